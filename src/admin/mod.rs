@@ -1,0 +1,1 @@
+//! The socket that the commands speak to.

@@ -1,0 +1,3 @@
+//! The configuration: what was typed, what is wrong with it, and what is true.
+
+pub mod model;

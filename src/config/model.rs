@@ -1,0 +1,337 @@
+//! What is true: the configuration after every check. Nothing in here can be wrong, so nothing in here has a
+//! `validate`.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::addr::{Gate, Source};
+use crate::name::{HostPattern, Hostname};
+
+/// A whole, valid configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The file it came from; None for `vestibule up`.
+    pub file: Option<PathBuf>,
+    /// `[sources]`, in the order of the file, without the built-in `public`.
+    pub sources: Vec<Source>,
+    /// `[ports]`, in the order of the file. Sites name them by index.
+    pub rows: Vec<Row>,
+    /// `[[site]]`, in the order of the file.
+    pub sites: Vec<Site>,
+    /// `[tls]`
+    pub tls: Tls,
+    /// `[store]`
+    pub store: Store,
+    /// `[client_address]`; None when the table is missing: the peer is the client.
+    pub client_address: Option<ClientAddress>,
+    /// `[limits]`
+    pub limits: Limits,
+    /// `[log]`
+    pub log: Log,
+    /// `[admin]`
+    pub admin: Admin,
+    /// `[process]`
+    pub process: Process,
+}
+
+/// Where in the file something stands, for errors that are found after the file was read.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Place {
+    /// Byte offsets of the value in the file.
+    pub span: std::ops::Range<usize>,
+    /// The path of the key, as in `site[0].certificate`.
+    pub path: String,
+}
+
+/// Index of a row in [`Config::rows`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RowId(pub usize);
+
+/// One row of `[ports]`.
+#[derive(Debug, Clone)]
+pub struct Row {
+    /// Where it listens.
+    pub bind: Bind,
+    /// What it speaks.
+    pub serve: Serve,
+    /// Who may connect.
+    pub gate: Gate,
+    /// The peers that must send a PROXY header; None: nobody may.
+    pub proxy_protocol: Option<Vec<Source>>,
+    /// The most connections open on this row at once.
+    pub max_connections: Option<usize>,
+    /// The kernel's accept queue, in connections.
+    pub backlog: u32,
+}
+
+/// The addresses of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Bind {
+    /// Every address of the machine, IPv4 and IPv6.
+    All(u16),
+    /// One address.
+    One(SocketAddr),
+}
+
+impl Bind {
+    /// The port number; 0 lets the kernel choose.
+    pub fn port(self) -> u16 {
+        match self {
+            Self::All(port) => port,
+            Self::One(address) => address.port(),
+        }
+    }
+
+    /// The one address, if it is one.
+    pub fn address(self) -> Option<IpAddr> {
+        match self {
+            Self::All(_) => None,
+            Self::One(address) => Some(address.ip()),
+        }
+    }
+}
+
+impl std::fmt::Display for Bind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::All(port) => port.fmt(f),
+            Self::One(address) => address.fmt(f),
+        }
+    }
+}
+
+/// What a row serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Serve {
+    /// Redirects to https, and nothing else.
+    Http,
+    /// The sites.
+    Https,
+}
+
+/// One `[[site]]`.
+#[derive(Debug, Clone)]
+pub struct Site {
+    /// At least one; the first that is no wildcard is the canonical name.
+    pub domains: Vec<HostPattern>,
+    /// Names that are sent to the canonical one with a 308.
+    pub redirect: Vec<Hostname>,
+    /// The rows that serve it.
+    pub rows: Vec<RowId>,
+    /// Who may use it.
+    pub gate: Gate,
+    /// Where its certificate comes from.
+    pub certificate: Certificate,
+    /// Where `certificate` stands in the file.
+    pub certificate_place: Place,
+    /// The CA that clients' certificates must chain to (a PEM file): the site's own, else `[tls] client_ca`.
+    pub client_ca: Option<PathBuf>,
+    /// Where `client_ca` stands in the file.
+    pub client_ca_place: Place,
+    /// Strict-Transport-Security's max-age (RFC 6797); None leaves the header to Django.
+    pub hsts: Option<Duration>,
+    /// Longest match is the table's work; the order here is the file's, and the site's own upstream, where it has
+    /// one, is a route for the prefix `/` at the end.
+    pub routes: Vec<Route>,
+}
+
+/// Where a site's certificate comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Certificate {
+    /// The edge's own CA, for development.
+    Internal,
+    /// PEM files, watched.
+    Files {
+        /// The chain, leaf first.
+        cert: PathBuf,
+        /// The private key.
+        key: PathBuf,
+    },
+}
+
+/// One `[[site.route]]`.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// What it matches.
+    pub path: PathPattern,
+    /// Who may use it, beyond the site's gate.
+    pub gate: Gate,
+    /// The longest request body in octets.
+    pub body: u64,
+    /// What it does.
+    pub action: Action,
+}
+
+/// A route's path, percent-decoded.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum PathPattern {
+    /// `/admin/`: every path that begins so.
+    Prefix(String),
+    /// `= /x`: this path alone.
+    Exact(String),
+}
+
+/// What a route does.
+#[derive(Debug, Clone)]
+pub enum Action {
+    /// Hand it to an upstream.
+    Proxy(Proxy),
+    /// Send the client elsewhere.
+    Redirect {
+        /// A path on the same host, or an absolute http(s) URL.
+        to: String,
+        /// 301, 302, 303, 307 or 308.
+        status: u16,
+    },
+}
+
+/// An upstream and how it is spoken to. Two that are equal share their pools.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Proxy {
+    /// At least one.
+    pub targets: Vec<Target>,
+    /// How long connecting to one target may take.
+    pub connect_timeout: Duration,
+    /// How long the upstream may say nothing while the edge waits for its answer.
+    pub response_timeout: Duration,
+}
+
+/// Where an upstream listens.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// `django:8000`, `[2001:db8::1]:8000`, or `https://host:port` when `tls` is set.
+    Tcp {
+        /// A name, resolved as its TTL ends, or an address.
+        host: Arc<str>,
+        /// The port.
+        port: u16,
+        /// TLS to the upstream, verified against the system's trust for `host`.
+        tls: bool,
+    },
+    /// `unix:/run/gunicorn.sock`
+    Unix(Arc<std::path::Path>),
+}
+
+/// `[tls]`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tls {
+    /// The lowest version that is spoken.
+    pub min_version: TlsVersion,
+}
+
+/// The TLS versions that exist here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TlsVersion {
+    /// TLS 1.2 (RFC 5246) with ECDHE and AEAD.
+    V1_2,
+    /// TLS 1.3 (RFC 8446).
+    V1_3,
+}
+
+/// `[store]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Store {
+    /// The directory, 0700.
+    pub path: PathBuf,
+}
+
+/// `[client_address]`: who is believed about the client's address, behind a load balancer or a CDN.
+#[derive(Debug, Clone)]
+pub struct ClientAddress {
+    /// Peers whose header is believed.
+    pub trusted: Vec<Source>,
+    /// The one header that is believed.
+    pub header: AddressHeader,
+}
+
+/// A header that carries the client's address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AddressHeader {
+    /// `X-Forwarded-For`: a list, read from the right.
+    XForwardedFor,
+    /// `Forwarded` (RFC 7239): a list, read from the right.
+    Forwarded,
+    /// `CF-Connecting-IP`: one address.
+    CfConnectingIp,
+}
+
+/// `[limits]`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// The most client connections at once.
+    pub connections: usize,
+    /// The most of them from one client (an IPv4 address, an IPv6 /64).
+    pub connections_per_client: Option<usize>,
+    /// The longest request body in octets, where a site or route does not say otherwise.
+    pub body: u64,
+    /// How long a request's head may take to arrive, and the longest pause inside a body.
+    pub header_timeout: Duration,
+    /// How long a TLS handshake may take (a PROXY header included).
+    pub handshake_timeout: Duration,
+    /// How long a connection may stay without a request.
+    pub idle_timeout: Duration,
+}
+
+/// `[log]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// The form of both the access lines and the log.
+    pub format: LogFormat,
+    /// Where access lines go.
+    pub access: AccessLog,
+    /// The least level that is written.
+    pub level: LogLevel,
+}
+
+/// The form of a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// The NCSA combined format, for access lines; the log is text.
+    Combined,
+    /// For a person's eyes.
+    Text,
+}
+
+/// Where access lines go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AccessLog {
+    /// Standard output.
+    Stdout,
+    /// A file, opened again on SIGUSR1.
+    File(PathBuf),
+    /// Nowhere.
+    Off,
+}
+
+/// The least level that is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names are tracing's own")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// `[admin]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admin {
+    /// The unix socket that the commands speak to, 0600.
+    pub socket: PathBuf,
+}
+
+/// `[process]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Process {
+    /// Worker threads; never 0 here.
+    pub workers: usize,
+    /// The user that the edge becomes after the ports are bound.
+    pub user: Option<String>,
+    /// How long requests in flight may take to finish once the edge is told to leave.
+    pub grace: Duration,
+}

@@ -1,0 +1,1 @@
+//! Sockets: listening, accepting, and the PROXY protocol.

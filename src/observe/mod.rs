@@ -1,0 +1,1 @@
+//! What the edge says about itself: the log and the access lines.

@@ -1,0 +1,1 @@
+//! The server: workers, reload, drain, signals.

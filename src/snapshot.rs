@@ -1,0 +1,1 @@
+//! The running configuration: one frozen value behind one pointer.

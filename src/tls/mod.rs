@@ -1,0 +1,1 @@
+//! TLS: policy, handshakes, certificates.

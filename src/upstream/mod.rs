@@ -1,0 +1,1 @@
+//! What stands behind the edge: targets, pools, and sending.
