@@ -8,7 +8,11 @@ use std::marker::PhantomData;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ipnet::IpNet;
+mod parse;
+mod set;
+
+pub use self::parse::{CidrError, Excerpt, MAX_ERRORS, parse_cidr, parse_list};
+pub use self::set::CidrSet;
 
 /// A client's address, with IPv4-mapped IPv6 (RFC 4291 section 2.5.5.2) folded to IPv4 once and for all.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -35,35 +39,6 @@ impl fmt::Display for ClientAddr {
 impl fmt::Debug for ClientAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
-    }
-}
-
-/// A set of networks with longest-prefix membership.
-#[derive(Clone, Debug, Default)]
-pub struct CidrSet {
-    nets: Box<[IpNet]>,
-}
-
-impl CidrSet {
-    /// How many networks it was made of.
-    pub fn len(&self) -> usize {
-        self.nets.len()
-    }
-
-    /// Whether it holds nothing.
-    pub fn is_empty(&self) -> bool {
-        self.nets.is_empty()
-    }
-
-    /// Whether any of its networks holds the address.
-    pub fn contains(&self, client: ClientAddr) -> bool {
-        self.nets.iter().any(|net| net.contains(&client.ip()))
-    }
-}
-
-impl FromIterator<IpNet> for CidrSet {
-    fn from_iter<I: IntoIterator<Item = IpNet>>(nets: I) -> Self {
-        Self { nets: nets.into_iter().collect() }
     }
 }
 

@@ -1,0 +1,96 @@
+//! Membership in an allow list of 10, 1,000 and 1,000,000 rows, hits and misses, and the making of the longest.
+
+use std::hint::black_box;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use ipnet::IpNet;
+use vestibule::addr::{CidrSet, ClientAddr, parse_list};
+
+/// Enough different look-ups that neither caches nor branch predictors learn them.
+const LOOKUPS: usize = 1 << 16;
+
+fn lookups(criterion: &mut Criterion) {
+    for (family, random_net, random_address) in [
+        ("v4", v4_net as fn(&mut Random) -> IpNet, v4_address as fn(&mut Random) -> ClientAddr),
+        ("v6", v6_net, v6_address),
+    ] {
+        let mut group = criterion.benchmark_group(format!("allowlist/{family}"));
+        group.throughput(Throughput::Elements(LOOKUPS as u64));
+        for rows in [10, 1_000, 1_000_000] {
+            let mut random = Random(7);
+            let nets: Vec<_> = (0..rows).map(|_| random_net(&mut random)).collect();
+            let set: CidrSet = nets.iter().copied().collect();
+            let hits: Vec<_> = (0..LOOKUPS)
+                .filter_map(|_| nets.get(random.below(rows)))
+                .map(|net| ClientAddr::new(net.addr()))
+                .collect();
+            let misses: Vec<_> = std::iter::repeat_with(|| random_address(&mut random))
+                .filter(|address| !set.contains(*address))
+                .take(LOOKUPS)
+                .collect();
+            for (name, addresses) in [("hit", hits), ("miss", misses)] {
+                group.bench_with_input(BenchmarkId::new(name, rows), &addresses, |bencher, addresses| {
+                    bencher.iter(|| addresses.iter().filter(|address| set.contains(**address)).count());
+                });
+            }
+        }
+        group.finish();
+    }
+}
+
+fn building(criterion: &mut Criterion) {
+    let mut random = Random(7);
+    let nets: Vec<_> = (0..1_000_000).map(|_| v4_net(&mut random)).collect();
+    let text = nets.iter().map(IpNet::to_string).collect::<Vec<_>>().join("\n");
+    let mut group = criterion.benchmark_group("allowlist/build");
+    group.sample_size(10);
+    group.bench_function("1000000", |bencher| {
+        bencher.iter_batched(
+            || nets.clone(),
+            |nets| nets.into_iter().collect::<CidrSet>(),
+            BatchSize::LargeInput,
+        );
+    });
+    group.bench_function("1000000 lines", |bencher| bencher.iter(|| parse_list(black_box(&text))));
+    group.finish();
+}
+
+fn v4_net(random: &mut Random) -> IpNet {
+    let prefix = [32, 32, 32, 24, 22].get(random.below(5)).copied().unwrap_or(32);
+    IpNet::new_assert(Ipv4Addr::from_bits(random.u32()).into(), prefix).trunc()
+}
+
+fn v4_address(random: &mut Random) -> ClientAddr {
+    ClientAddr::new(Ipv4Addr::from_bits(random.u32()).into())
+}
+
+/// Inside `2000::/8`, as networks that are given out are.
+fn v6_net(random: &mut Random) -> IpNet {
+    let prefix = [128, 64, 64, 48, 48].get(random.below(5)).copied().unwrap_or(128);
+    IpNet::new_assert(v6_address(random).ip(), prefix).trunc()
+}
+
+fn v6_address(random: &mut Random) -> ClientAddr {
+    let bits = (0..4).fold(0_u128, |bits, _| (bits << 32) | u128::from(random.u32()));
+    ClientAddr::new(Ipv6Addr::from_bits((0x20 << 120) | (bits >> 8)).into())
+}
+
+/// Xorshift, so that every run asks the same.
+struct Random(u64);
+
+impl Random {
+    fn u32(&mut self) -> u32 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32) as u32
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        self.u32() as usize % end
+    }
+}
+
+criterion_group!(benches, lookups, building);
+criterion_main!(benches);
