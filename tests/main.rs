@@ -1,1 +1,13 @@
-//! One binary, a module a capability.
+//! The edge from outside: the real binary, real sockets, real Djangos.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "a test ends by panicking"
+)]
+#![allow(dead_code, reason = "temporary: modules arrive one by one")]
+
+mod architecture;
+mod support;

@@ -1,0 +1,25 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Both need Rust, Python 3, a C compiler and apt.
+
+.PHONY: demo demo-check test test-containers lint docs clean
+
+demo:            ## a real Django behind the edge, until Ctrl-C
+	@scripts/demo
+
+demo-check:      ## the same, tried by a script that ends with 0 or 1
+	@scripts/demo --check
+
+test:            ## everything that needs no container engine
+	@scripts/test
+
+test-containers: ## what needs a Docker engine
+	@scripts/test-containers
+
+lint:            ## format and clippy, as CI holds them
+	@cargo fmt --check
+	@cargo clippy --locked --all-targets -- -D warnings
+
+docs:            ## the crate's map and API
+	@RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
+
+clean:           ## everything that was built
+	@rm -rf build target

@@ -1,0 +1,47 @@
+# Shared by the scripts: where things are, and what a fresh machine needs. Sourced, never run.
+# shellcheck shell=bash
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+build=$root/build
+
+say() { printf '\n\033[1m── %s\033[0m\n' "$*"; }
+
+# need COMMAND=PACKAGE…: installs the packages whose command is missing, or prints the one line that does.
+need() {
+    local missing=() pair
+    for pair in "$@"; do
+        command -v "${pair%%=*}" >/dev/null || missing+=("${pair#*=}")
+    done
+    install_packages "${missing[@]}"
+}
+
+need_rust() {
+    command -v cargo >/dev/null && return
+    echo "Rust is missing: install a current stable toolchain (https://rustup.rs), then run this again." >&2
+    exit 2
+}
+
+# The virtual environment with the pinned requirements, made again when they change.
+need_django() {
+    python3 -c 'import ensurepip, venv' 2>/dev/null || install_packages python3-venv
+    local stamp=$build/venv/requirements.txt wanted=$root/tests/django/requirements.txt
+    cmp -s "$wanted" "$stamp" && return
+    say "Django and its servers into build/venv"
+    rm -rf "$build/venv"
+    mkdir -p "$build"
+    python3 -m venv "$build/venv"
+    "$build/venv/bin/pip" install --quiet --no-input --requirement "$wanted"
+    cp "$wanted" "$stamp"
+}
+
+install_packages() {
+    [ $# -eq 0 ] && return
+    if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
+        say "installing $*"
+        apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" \
+            >/dev/null && return
+    fi
+    echo "These packages are missing. Install them, then run this again:" >&2
+    echo "    sudo apt-get update && sudo apt-get install -y --no-install-recommends $*" >&2
+    exit 2
+}

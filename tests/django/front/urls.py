@@ -1,0 +1,15 @@
+"""Where everything is."""
+
+from django.urls import path, re_path
+
+from front import views
+
+urlpatterns = [
+    path("", views.page),
+    path("upload", views.upload),
+    path("download", views.download),
+    path("events/", views.events),
+    re_path(r"^echo(?:/.*)?$", views.echo),
+    path("slow", views.slow),
+    path("status/<int:status>", views.status),
+]

@@ -1,0 +1,191 @@
+//! The real edge, as a child process with its own folder.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::lines::{Lines, text};
+
+/// An https and an http row on loopback addresses, ports chosen by the kernel.
+pub(crate) const ROWS: &str = r#"
+[ports]
+"127.0.0.1:0" = { serve = "https", allow = ["public"] }
+"127.0.0.2:0" = { serve = "http", allow = ["public"] }
+"#;
+
+/// The row of [`ROWS`] that speaks https.
+pub(crate) const HTTPS: &str = "127.0.0.1:0";
+/// The row of [`ROWS`] that redirects.
+pub(crate) const HTTP: &str = "127.0.0.2:0";
+
+/// A running edge. Dropping it kills the process.
+pub(crate) struct Edge {
+    child: Child,
+    folder: TempDir,
+    log: Lines,
+    access: Lines,
+    rows: Vec<(String, SocketAddr)>,
+}
+
+impl Edge {
+    /// Starts an edge on this configuration, and waits until it is ready. `[store]`, `[admin]` and `[log]`
+    /// are added, so that everything it writes stays in its own folder.
+    pub(crate) fn start(config: &str) -> Self {
+        let folder = tempfile::Builder::new().prefix("vestibule-test-").tempdir().unwrap();
+        write_config(folder.path(), config);
+        let mut child = command(folder.path()).spawn().unwrap();
+        let log = Lines::follow(child.stderr.take().unwrap());
+        let access = Lines::follow(child.stdout.take().unwrap());
+        let mut edge = Self { child, folder, log, access, rows: Vec::new() };
+        edge.learn_rows();
+        edge
+    }
+
+    /// Where the row with this key of `[ports]` really listens.
+    pub(crate) fn address(&self, row: &str) -> SocketAddr {
+        let found = self.rows.iter().find(|(key, _)| key == row);
+        found.unwrap_or_else(|| panic!("no row {row}; the log:\n{}", self.log.all())).1
+    }
+
+    /// Where [`HTTPS`] listens.
+    pub(crate) fn https(&self) -> SocketAddr {
+        self.address(HTTPS)
+    }
+
+    /// The root of the edge's own CA, in PEM.
+    pub(crate) fn ca(&self) -> PathBuf {
+        self.folder.path().join("store/internal/root.pem")
+    }
+
+    /// Its own folder, for whatever else a test wants to keep there.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The access lines so far: a mark for [`Edge::access_line`].
+    pub(crate) fn mark(&self) -> usize {
+        self.access.mark()
+    }
+
+    /// The first access line after the mark that `pick` accepts.
+    pub(crate) fn access_line(&self, mark: usize, what: &str, pick: impl Fn(&Value) -> bool) -> Value {
+        self.access.wait_json(mark, what, pick)
+    }
+
+    /// The edge's log.
+    pub(crate) fn log(&self) -> &Lines {
+        &self.log
+    }
+
+    /// Replaces the configuration file; nothing happens until a reload.
+    pub(crate) fn write_config(&self, config: &str) {
+        write_config(self.folder.path(), config);
+    }
+
+    /// Sends HUP and waits for the log to say how the reload ended: true when it was taken.
+    pub(crate) fn reload(&self) -> bool {
+        let mark = self.log.mark();
+        self.signal(Signal::SIGHUP);
+        self.log.wait_from(mark, "the end of a reload", |line| {
+            let line: Value = serde_json::from_str(line).ok()?;
+            match text(&line, "message") {
+                "reloaded" => Some(true),
+                message if message.starts_with("reload refused") => Some(false),
+                _ => None,
+            }
+        })
+    }
+
+    /// Sends a signal to this process alone.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal).unwrap();
+    }
+
+    /// Waits until the process has left by itself.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        self.log.wait_end();
+        self.child.wait().unwrap()
+    }
+
+    /// Whether the process still runs.
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Open descriptors of the process that are sockets.
+    pub(crate) fn open_sockets(&self) -> usize {
+        let entries = fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap();
+        let links = entries.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+        links.filter(|link| link.to_string_lossy().starts_with("socket:")).count()
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.child.id()).unwrap())
+    }
+
+    fn learn_rows(&mut self) {
+        let mut rows = Vec::new();
+        self.log.wait("ready", |line| {
+            let line: Value = serde_json::from_str(line).ok()?;
+            if text(&line, "message") == "listening" {
+                rows.push((text(&line, "row").to_owned(), text(&line, "address").parse().unwrap()));
+            }
+            (text(&line, "message") == "ready").then_some(())
+        });
+        self.rows = rows;
+    }
+}
+
+impl Drop for Edge {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let _ = writeln!(
+                std::io::stderr(),
+                "the edge's log:\n{}\nits access lines:\n{}",
+                self.log.all(),
+                self.access.all()
+            );
+        }
+    }
+}
+
+/// Runs a command of the binary to its end: exit code, stdout, stderr.
+pub(crate) fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let output = Command::new(BINARY).args(arguments).stdin(Stdio::null()).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+fn command(folder: &Path) -> Command {
+    let mut command = Command::new(BINARY);
+    command.arg("serve").arg("--config").arg(folder.join("vestibule.toml"));
+    command.current_dir(folder).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn write_config(folder: &Path, config: &str) {
+    let mut whole = config.to_owned();
+    let at = folder.display();
+    for (table, content) in [
+        ("store", format!("path = \"{at}/store\"")),
+        ("admin", format!("socket = \"{at}/admin.sock\"")),
+        ("log", "format = \"json\"".to_owned()),
+    ] {
+        if !config.contains(&format!("[{table}]")) {
+            writeln!(whole, "\n[{table}]\n{content}").unwrap();
+        }
+    }
+    fs::write(folder.join("vestibule.toml"), whole).unwrap();
+}
+
+const BINARY: &str = env!("CARGO_BIN_EXE_vestibule");
