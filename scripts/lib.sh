@@ -17,7 +17,7 @@ need() {
 
 need_rust() {
     command -v cargo >/dev/null && return
-    echo "Rust is missing: install a current stable toolchain (https://rustup.rs), then run this again." >&2
+    echo "Rust is missing: install a current stable toolchain with rustup, then run this again." >&2
     exit 2
 }
 
