@@ -1,0 +1,376 @@
+//! From a socket to a stream, or to an alert that really arrives.
+//!
+//! The `ClientHello`'s name decides before a certificate is shown. A refusal is one fatal alert in a plain record,
+//! written, flushed, and followed by an orderly close, so that no reset destroys it on its way.
+
+use std::future::poll_fn;
+use std::io::{self, ErrorKind, Read};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use rustls::server::{Accepted, Acceptor};
+use rustls::{
+    AlertDescription, CipherSuite, HandshakeKind, NamedGroup, PeerIncompatible, PeerMisbehaved,
+    ProtocolVersion,
+};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio_rustls::StartHandshake;
+use tokio_rustls::server::TlsStream;
+
+use super::hello::{self, Opening};
+use super::policy::ServerConfig;
+use crate::name::Hostname;
+
+/// The most of a hello that is kept to judge it by, in octets: four full records.
+const MAX_HELLO: usize = 4 * (16_384 + 5);
+/// How long a refused client may take to read its alert and leave.
+const LINGER: Duration = Duration::from_secs(1);
+/// The most that is read, and thrown away, from a refused client, in octets.
+const MAX_DRAIN: u64 = 64 * 1024;
+
+/// A finished handshake.
+#[derive(Debug)]
+pub struct Handshaken<IO> {
+    /// The connection.
+    pub stream: TlsStream<IO>,
+    /// The name that the client asked for, which is one of a site's.
+    pub name: Hostname,
+    /// What ALPN (RFC 7301) chose; HTTP/1.1 for a client without it.
+    pub protocol: Alpn,
+    /// `TLSv1.2` or `TLSv1.3`
+    pub version: &'static str,
+    /// The suite's IANA name.
+    pub suite: &'static str,
+    /// The key exchange group's IANA name; None for a resumed TLS 1.2 session, which exchanges no key.
+    pub group: Option<&'static str>,
+    /// Whether a ticket spared the full handshake.
+    pub resumed: bool,
+}
+
+/// The protocols that the edge speaks inside TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Alpn {
+    /// `h2`
+    H2,
+    /// `http/1.1`
+    Http11,
+}
+
+/// A handshake's bad end. Everything that the client is to see was sent when this is returned.
+#[derive(Debug, thiserror::Error)]
+#[error("{}{}", .reason.token(), .name.as_ref().map_or_else(String::new, |name| format!(" ({name})")))]
+pub struct Refusal {
+    /// Why.
+    pub reason: Reason,
+    /// The name that was asked for, where it came to that.
+    pub name: Option<Hostname>,
+    /// What the socket or the TLS stack met.
+    #[source]
+    pub source: Option<io::Error>,
+}
+
+impl Refusal {
+    /// For the caller whose deadline ended the handshake.
+    pub fn timeout() -> Self {
+        Self::because(Reason::Timeout)
+    }
+
+    fn because(reason: Reason) -> Self {
+        Self { reason, name: None, source: None }
+    }
+}
+
+/// Why a handshake was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// No server name (RFC 6066 section 3), or an IP address as one.
+    NoSni,
+    /// A server name that is no DNS name.
+    BadName,
+    /// A name that no site has.
+    UnknownName,
+    /// No version that is spoken here.
+    ProtocolVersion,
+    /// No suite, group or signature scheme in common.
+    HandshakeFailure,
+    /// ALPN without h2 and http/1.1.
+    NoProtocol,
+    /// No client certificate, or not one of the site's CA.
+    ClientCertificate,
+    /// The client sent an alert: most often it does not trust the certificate.
+    ClientAlert,
+    /// TLS that breaks its own rules.
+    Malformed,
+    /// Something else than TLS.
+    NotTls,
+    /// The client left.
+    ClientGone,
+    /// The deadline passed.
+    Timeout,
+    /// A mistake of ours.
+    Internal,
+}
+
+impl Reason {
+    /// One word for logs and metrics.
+    pub fn token(self) -> &'static str {
+        match self {
+            Self::NoSni => "no_sni",
+            Self::BadName => "bad_name",
+            Self::UnknownName => "unknown_name",
+            Self::ProtocolVersion => "protocol_version",
+            Self::HandshakeFailure => "handshake_failure",
+            Self::NoProtocol => "no_protocol",
+            Self::ClientCertificate => "client_certificate",
+            Self::ClientAlert => "client_alert",
+            Self::Malformed => "malformed",
+            Self::NotTls => "not_tls",
+            Self::ClientGone => "client_gone",
+            Self::Timeout => "timeout",
+            Self::Internal => "internal",
+        }
+    }
+}
+
+/// Answers one TLS handshake. `choose` gives the configuration of the site that a name belongs to; None refuses it.
+///
+/// Has no deadline of its own, but for a second in which a refused client may leave: the caller puts one around it.
+pub async fn accept<IO>(
+    mut io: IO,
+    choose: impl FnOnce(&Hostname) -> Option<Arc<ServerConfig>>,
+) -> Result<Handshaken<IO>, Refusal>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut raw = Vec::new();
+    let accepted = match read_hello(&mut io, &mut raw).await {
+        Ok(accepted) => accepted,
+        Err(Broken { refusal, alert }) => return Err(part(&mut io, &alert, refusal).await),
+    };
+    match named(&accepted, choose) {
+        Ok((name, config)) => finish(io, accepted, name, &config).await,
+        Err(refusal) => {
+            let (refusal, alert) =
+                outdated(&raw).unwrap_or((refusal, fatal(AlertDescription::UnrecognisedName)));
+            Err(part(&mut io, &alert, refusal).await)
+        }
+    }
+}
+
+/// The name that the hello asks for, and what its site answers with.
+fn named(
+    accepted: &Accepted,
+    choose: impl FnOnce(&Hostname) -> Option<Arc<ServerConfig>>,
+) -> Result<(Hostname, Arc<ServerConfig>), Refusal> {
+    let hello = accepted.client_hello();
+    let asked = hello.server_name().ok_or_else(|| Refusal::because(Reason::NoSni))?;
+    let name = Hostname::from_wire(asked.as_bytes()).ok_or_else(|| Refusal::because(Reason::BadName))?;
+    match choose(&name) {
+        Some(config) => Ok((name, config)),
+        None => Err(Refusal { name: Some(name), ..Refusal::because(Reason::UnknownName) }),
+    }
+}
+
+async fn finish<IO>(
+    io: IO,
+    accepted: Accepted,
+    name: Hostname,
+    config: &ServerConfig,
+) -> Result<Handshaken<IO>, Refusal>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let face = config.face(&accepted.client_hello());
+    match StartHandshake::from_parts(accepted, io).into_stream(face).into_fallible().await {
+        Ok(stream) => Ok(describe(stream, name)),
+        // rustls has written its alert already.
+        Err((error, mut io)) => {
+            let refusal = Refusal { reason: reason(&error), name: Some(name), source: Some(error) };
+            Err(part(&mut io, &[], refusal).await)
+        }
+    }
+}
+
+fn describe<IO>(stream: TlsStream<IO>, name: Hostname) -> Handshaken<IO> {
+    let (_, session) = stream.get_ref();
+    let protocol = if session.alpn_protocol() == Some(b"h2") { Alpn::H2 } else { Alpn::Http11 };
+    let version = match session.protocol_version() {
+        Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
+        _ => "TLSv1.2",
+    };
+    let suite = session.negotiated_cipher_suite().map_or("unknown", |suite| iana_suite(suite.suite()));
+    let group = session.negotiated_key_exchange_group().map(|group| iana_group(group.name()));
+    let resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
+    Handshaken { stream, name, protocol, version, suite, group, resumed }
+}
+
+/// rustls spells the suites of TLS 1.3 in its own way.
+fn iana_suite(suite: CipherSuite) -> &'static str {
+    match suite {
+        CipherSuite::TLS13_AES_128_GCM_SHA256 => "TLS_AES_128_GCM_SHA256",
+        CipherSuite::TLS13_AES_256_GCM_SHA384 => "TLS_AES_256_GCM_SHA384",
+        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => "TLS_CHACHA20_POLY1305_SHA256",
+        other => other.as_str().unwrap_or("unknown"),
+    }
+}
+
+fn iana_group(group: NamedGroup) -> &'static str {
+    match group {
+        NamedGroup::X25519 => "x25519",
+        other => other.as_str().unwrap_or("unknown"),
+    }
+}
+
+/// A hello that could not be read to its end, and what to tell the client.
+struct Broken {
+    refusal: Refusal,
+    alert: Vec<u8>,
+}
+
+/// Reads until the `ClientHello` is whole, keeping a copy of what came.
+async fn read_hello<IO>(io: &mut IO, raw: &mut Vec<u8>) -> Result<Accepted, Broken>
+where
+    IO: AsyncRead + Unpin,
+{
+    let mut acceptor = Acceptor::default();
+    loop {
+        let read = poll_fn(|cx| poll_read_tls(&mut acceptor, &mut Tee { io, cx, raw })).await;
+        match read {
+            Ok(0) => return Err(gone(None)),
+            Ok(_) => {}
+            Err(error) => return Err(gone(Some(error))),
+        }
+        match acceptor.accept() {
+            Ok(Some(accepted)) => return Ok(accepted),
+            Ok(None) => {}
+            Err((error, mut alert)) => {
+                let mut bytes = Vec::new();
+                // Writing to memory cannot fail.
+                let _ = alert.write_all(&mut bytes);
+                return Err(unreadable(raw, error, bytes));
+            }
+        }
+    }
+}
+
+fn gone(source: Option<io::Error>) -> Broken {
+    Broken { refusal: Refusal { source, ..Refusal::because(Reason::ClientGone) }, alert: Vec::new() }
+}
+
+/// What rustls cannot read is judged by its bytes first: old clients must hear that they are too old.
+fn unreadable(raw: &[u8], error: rustls::Error, alert: Vec<u8>) -> Broken {
+    let source = |error| Some(io::Error::new(ErrorKind::InvalidData, error));
+    if let Some((refusal, alert)) = outdated(raw) {
+        return Broken { refusal: Refusal { source: source(error), ..refusal }, alert };
+    }
+    if hello::opening(raw) == Opening::Foreign {
+        return Broken {
+            refusal: Refusal { source: source(error), ..Refusal::because(Reason::NotTls) },
+            alert: Vec::new(),
+        };
+    }
+    let (reason, alert) = match &error {
+        rustls::Error::PeerMisbehaved(PeerMisbehaved::ServerNameMustContainOneHostName) => {
+            (Reason::BadName, fatal(AlertDescription::UnrecognisedName))
+        }
+        error => (tls_reason(error), alert),
+    };
+    Broken { refusal: Refusal { source: source(error), ..Refusal::because(reason) }, alert }
+}
+
+fn outdated(raw: &[u8]) -> Option<(Refusal, Vec<u8>)> {
+    let Opening::Outdated(version) = hello::opening(raw) else { return None };
+    let alert = hello::alert(version, AlertDescription::ProtocolVersion.into());
+    Some((Refusal::because(Reason::ProtocolVersion), alert.to_vec()))
+}
+
+fn fatal(description: AlertDescription) -> Vec<u8> {
+    hello::alert(ProtocolVersion::TLSv1_2.into(), description.into()).to_vec()
+}
+
+/// The last words, and an orderly close: nothing that the client still sends may provoke a reset, which would
+/// destroy the alert before it is read.
+async fn part<IO>(io: &mut IO, alert: &[u8], refusal: Refusal) -> Refusal
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    if refusal.reason == Reason::ClientGone {
+        return refusal;
+    }
+    let farewell = async {
+        io.write_all(alert).await?;
+        io.shutdown().await?;
+        tokio::io::copy(&mut io.take(MAX_DRAIN), &mut tokio::io::sink()).await
+    };
+    // A client that does not stay for the farewell has lost nothing.
+    let _ = tokio::time::timeout(LINGER, farewell).await;
+    refusal
+}
+
+fn reason(error: &io::Error) -> Reason {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(error) => tls_reason(error),
+        None => Reason::ClientGone,
+    }
+}
+
+fn tls_reason(error: &rustls::Error) -> Reason {
+    use rustls::Error as E;
+    match error {
+        E::PeerIncompatible(
+            PeerIncompatible::Tls12NotOffered
+            | PeerIncompatible::Tls12NotOfferedOrEnabled
+            | PeerIncompatible::SupportedVersionsExtensionRequired,
+        ) => Reason::ProtocolVersion,
+        E::PeerIncompatible(_) => Reason::HandshakeFailure,
+        E::NoApplicationProtocol => Reason::NoProtocol,
+        E::NoCertificatesPresented | E::InvalidCertificate(_) => Reason::ClientCertificate,
+        E::AlertReceived(_) => Reason::ClientAlert,
+        E::InvalidMessage(_)
+        | E::InappropriateMessage { .. }
+        | E::InappropriateHandshakeMessage { .. }
+        | E::PeerMisbehaved(_)
+        | E::DecryptError
+        | E::PeerSentOversizedRecord => Reason::Malformed,
+        _ => Reason::Internal,
+    }
+}
+
+fn poll_read_tls<IO>(acceptor: &mut Acceptor, tee: &mut Tee<'_, '_, IO>) -> Poll<io::Result<usize>>
+where
+    IO: AsyncRead + Unpin,
+{
+    match acceptor.read_tls(tee) {
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Poll::Pending,
+        read => Poll::Ready(read),
+    }
+}
+
+/// An asynchronous stream as rustls reads it, with a copy of what was read.
+struct Tee<'a, 'b, IO> {
+    io: &'a mut IO,
+    cx: &'a mut Context<'b>,
+    raw: &'a mut Vec<u8>,
+}
+
+impl<IO: AsyncRead + Unpin> Tee<'_, '_, IO> {
+    fn poll(&mut self, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut buffer = ReadBuf::new(buffer);
+        ready!(Pin::new(&mut *self.io).poll_read(self.cx, &mut buffer))?;
+        let read = buffer.filled();
+        let room = MAX_HELLO.saturating_sub(self.raw.len());
+        self.raw.extend(read.iter().take(room));
+        Poll::Ready(Ok(read.len()))
+    }
+}
+
+impl<IO: AsyncRead + Unpin> Read for Tee<'_, '_, IO> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.poll(buffer) {
+            Poll::Ready(read) => read,
+            Poll::Pending => Err(ErrorKind::WouldBlock.into()),
+        }
+    }
+}

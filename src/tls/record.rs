@@ -1,0 +1,141 @@
+//! Secrets on disk: a directory that nobody else may enter, and records that appear whole or not at all.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Why something in the store cannot be used. Each message ends with what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The file system said no.
+    #[error("{}: cannot {doing} it: {source}", path.display())]
+    Io {
+        /// What was tried.
+        doing: &'static str,
+        /// With which file or directory.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Others could read or replace it.
+    #[error("{}: its permissions {found:04o} let others in; run: chmod {wanted:o} {}", path.display(), path.display())]
+    Loose {
+        /// The file or directory.
+        path: PathBuf,
+        /// Its permission bits.
+        found: u32,
+        /// What they must be.
+        wanted: u32,
+    },
+    /// Somebody else could change it at any time.
+    #[error("{}: belongs to user {owner}; run: chown {wanted} {}", path.display(), path.display())]
+    Foreign {
+        /// The file or directory.
+        path: PathBuf,
+        /// Whose it is, as a user id.
+        owner: u32,
+        /// Whose it must be.
+        wanted: u32,
+    },
+    /// The record is there and is not one.
+    #[error("{}: {why}; put the file back from a backup, or remove it to have a new one made", path.display())]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The record does not exist yet.
+    #[error("{}: not made yet; it is made when a site with certificate = \"internal\" is first served", path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Key or certificate could not be made.
+    #[error("cannot make a certificate: {0}")]
+    Make(#[from] rcgen::Error),
+}
+
+impl StoreError {
+    fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { doing, path: path.to_owned(), source }
+    }
+}
+
+/// Makes the directory where it is missing, and refuses one that others may enter.
+pub(super) fn private_dir(path: &Path) -> Result<(), StoreError> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(StoreError::io("create", path))?;
+    let metadata = fs::metadata(path).map_err(StoreError::io("look at", path))?;
+    own(path, &metadata, 0o700)
+}
+
+/// The record's bytes; None where there is no such file. Refused when others may read it.
+pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(StoreError::io("open", path)(error)),
+    };
+    let metadata = file.metadata().map_err(StoreError::io("look at", path))?;
+    own(path, &metadata, 0o600)?;
+    let mut bytes = Vec::new();
+    io::Read::read_to_end(&mut file, &mut bytes).map_err(StoreError::io("read", path))?;
+    Ok(Some(bytes))
+}
+
+/// Writes a record, 0600, that must not exist yet. False when somebody else was first; theirs is untouched.
+pub(super) fn create(path: &Path, bytes: &[u8]) -> Result<bool, StoreError> {
+    let draft = draft(path, bytes, 0o600)?;
+    // A link, unlike a rename, never replaces what is there: of two processes exactly one wins.
+    let linked = fs::hard_link(&draft, path);
+    fs::remove_file(&draft).map_err(StoreError::io("remove", &draft))?;
+    match linked {
+        Ok(()) => sync_parent(path).map(|()| true),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(StoreError::io("create", path)(error)),
+    }
+}
+
+/// Writes a public file, 0644, in place of what may be there.
+pub(super) fn publish(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let draft = draft(path, bytes, 0o644)?;
+    fs::rename(&draft, path).map_err(StoreError::io("replace", path))?;
+    sync_parent(path)
+}
+
+/// A file of its own beside `path`, written and synced.
+fn draft(path: &Path, bytes: &[u8], mode: u32) -> Result<PathBuf, StoreError> {
+    let random = getrandom::u64().map_err(|error| StoreError::io("name a draft of", path)(error.into()))?;
+    let draft = path.with_extension(format!("{random:016x}.draft"));
+    let write = || {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&draft)?;
+        file.write_all(bytes)?;
+        file.sync_all()
+    };
+    match write() {
+        Ok(()) => Ok(draft),
+        Err(error) => {
+            let _ = fs::remove_file(&draft);
+            Err(StoreError::io("write", path)(error))
+        }
+    }
+}
+
+fn sync_parent(path: &Path) -> Result<(), StoreError> {
+    let parent = path.parent().unwrap_or(Path::new("."));
+    File::open(parent).and_then(|dir| dir.sync_all()).map_err(StoreError::io("sync", parent))
+}
+
+/// Nobody but this process's user (or root, who needs no permission) may reach it.
+fn own(path: &Path, metadata: &fs::Metadata, wanted: u32) -> Result<(), StoreError> {
+    let found = metadata.mode() & 0o7777;
+    if found & 0o077 != 0 {
+        return Err(StoreError::Loose { path: path.to_owned(), found, wanted });
+    }
+    let (owner, user) = (metadata.uid(), nix::unistd::geteuid().as_raw());
+    if owner != user && owner != 0 {
+        return Err(StoreError::Foreign { path: path.to_owned(), owner, wanted: user });
+    }
+    Ok(())
+}
