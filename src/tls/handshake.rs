@@ -20,7 +20,7 @@ use tokio_rustls::StartHandshake;
 use tokio_rustls::server::TlsStream;
 
 use super::hello::{self, Opening};
-use super::policy::ServerConfig;
+use super::policy::SiteConfig;
 use crate::name::Hostname;
 
 /// The most of a hello that is kept to judge it by, in octets: four full records.
@@ -139,7 +139,7 @@ impl Reason {
 /// Has no deadline of its own, but for a second in which a refused client may leave: the caller puts one around it.
 pub async fn accept<IO>(
     mut io: IO,
-    choose: impl FnOnce(&Hostname) -> Option<Arc<ServerConfig>>,
+    choose: impl FnOnce(&Hostname) -> Option<Arc<SiteConfig>>,
 ) -> Result<Handshaken<IO>, Refusal>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
@@ -162,8 +162,8 @@ where
 /// The name that the hello asks for, and what its site answers with.
 fn named(
     accepted: &Accepted,
-    choose: impl FnOnce(&Hostname) -> Option<Arc<ServerConfig>>,
-) -> Result<(Hostname, Arc<ServerConfig>), Refusal> {
+    choose: impl FnOnce(&Hostname) -> Option<Arc<SiteConfig>>,
+) -> Result<(Hostname, Arc<SiteConfig>), Refusal> {
     let hello = accepted.client_hello();
     let asked = hello.server_name().ok_or_else(|| Refusal::because(Reason::NoSni))?;
     let name = Hostname::from_wire(asked.as_bytes()).ok_or_else(|| Refusal::because(Reason::BadName))?;
@@ -177,7 +177,7 @@ async fn finish<IO>(
     io: IO,
     accepted: Accepted,
     name: Hostname,
-    config: &ServerConfig,
+    config: &SiteConfig,
 ) -> Result<Handshaken<IO>, Refusal>
 where
     IO: AsyncRead + AsyncWrite + Unpin,

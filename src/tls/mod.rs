@@ -1,6 +1,6 @@
 //! TLS: policy, handshakes, certificates. The only room that names rustls' configuration types.
 //!
-//! - `policy`: what is spoken, and who shares tickets with whom: [`Shared`], [`ServerConfig`]
+//! - `policy`: what is spoken, and who shares tickets with whom: [`Shared`], [`SiteConfig`]
 //! - `handshake`: from a socket to a stream, or to an alert that really arrives: [`accept`]
 //! - `site`: one site's certificate, checked, watched, renewed: [`SiteTls`]
 //! - `authority`: the edge's own CA, for development: [`Authority`]
@@ -18,6 +18,6 @@ pub mod upstream;
 
 pub use authority::{Authority, Leaf};
 pub use handshake::{Alpn, Handshaken, Reason, Refusal, accept};
-pub use policy::{ServerConfig, Shared};
+pub use policy::{Shared, SiteConfig};
 pub use record::StoreError;
 pub use site::{Loaded, Refresh, SiteTls, TlsProblem};

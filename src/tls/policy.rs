@@ -95,8 +95,8 @@ impl fmt::Debug for Shared {
 /// passed, so no two policies share keys.
 pub(super) struct Policy {
     tickets: Arc<Tickets>,
-    from_1_2: ServerConfig,
-    from_1_3: ServerConfig,
+    from_1_2: SiteConfig,
+    from_1_3: SiteConfig,
 }
 
 impl Policy {
@@ -110,10 +110,7 @@ impl Policy {
             face(provider, versions, verifier, &tickets).map(Arc::new).map_err(io::Error::other)
         };
         let faces = |versions: &[&'static SupportedProtocolVersion]| {
-            io::Result::Ok(ServerConfig {
-                hybrid: face(hybrid, versions)?,
-                classic: face(classic, versions)?,
-            })
+            io::Result::Ok(SiteConfig { hybrid: face(hybrid, versions)?, classic: face(classic, versions)? })
         };
         Ok(Self {
             from_1_2: faces(&[&rustls::version::TLS13, &rustls::version::TLS12])?,
@@ -123,7 +120,7 @@ impl Policy {
     }
 
     /// The configuration of a site under this policy. All that sites have in common stays shared.
-    pub(super) fn site(&self, lowest: TlsVersion, certified: CertifiedKey) -> ServerConfig {
+    pub(super) fn site(&self, lowest: TlsVersion, certified: CertifiedKey) -> SiteConfig {
         let template = match lowest {
             TlsVersion::V1_2 => &self.from_1_2,
             TlsVersion::V1_3 => &self.from_1_3,
@@ -134,7 +131,7 @@ impl Policy {
             config.cert_resolver = Arc::clone(&resolver) as _;
             Arc::new(config)
         };
-        ServerConfig { hybrid: face(&template.hybrid), classic: face(&template.classic) }
+        SiteConfig { hybrid: face(&template.hybrid), classic: face(&template.classic) }
     }
 
     /// Replaces the ticket key when it is due, so that an idle edge does not keep old ones.
@@ -147,21 +144,21 @@ impl Policy {
 ///
 /// Two faces of one configuration. rustls takes the first group of the *client's* list that it knows, and many
 /// clients list the post-quantum hybrid late; the face is therefore chosen by whether the client lists it at all.
-pub struct ServerConfig {
+pub struct SiteConfig {
     hybrid: Arc<rustls::ServerConfig>,
     classic: Arc<rustls::ServerConfig>,
 }
 
-impl ServerConfig {
+impl SiteConfig {
     pub(super) fn face(&self, hello: &ClientHello<'_>) -> Arc<rustls::ServerConfig> {
         let listed = hello.named_groups().is_some_and(|groups| groups.contains(&NamedGroup::X25519MLKEM768));
         Arc::clone(if listed { &self.hybrid } else { &self.classic })
     }
 }
 
-impl fmt::Debug for ServerConfig {
+impl fmt::Debug for SiteConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServerConfig").finish_non_exhaustive()
+        f.debug_struct("SiteConfig").finish_non_exhaustive()
     }
 }
 

@@ -14,7 +14,7 @@ use time::{Duration, OffsetDateTime};
 
 use super::authority::Authority;
 use super::check::{self, About, Checked, Finding, Validity};
-use super::policy::{Policy, ServerConfig, Shared};
+use super::policy::{Policy, Shared, SiteConfig};
 use super::record::StoreError;
 use crate::config::model::{Certificate, Place, Site, Tls, TlsVersion};
 use crate::name::HostPattern;
@@ -65,7 +65,7 @@ pub enum Refresh {
 /// One site's TLS.
 pub struct SiteTls {
     recipe: Recipe,
-    config: ArcSwap<ServerConfig>,
+    config: ArcSwap<SiteConfig>,
     /// Touched by [`SiteTls::refresh`] and the reports, never by a handshake.
     state: Mutex<State>,
 }
@@ -91,7 +91,7 @@ impl SiteTls {
     }
 
     /// What to answer a handshake with. Waits for nothing.
-    pub fn config(&self) -> Arc<ServerConfig> {
+    pub fn config(&self) -> Arc<SiteConfig> {
         self.config.load_full()
     }
 
@@ -163,7 +163,7 @@ impl State {
 
 /// A configuration and what is known about it.
 struct Made {
-    config: ServerConfig,
+    config: SiteConfig,
     facts: Facts,
     now: OffsetDateTime,
 }
