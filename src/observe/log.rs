@@ -1,0 +1,139 @@
+//! The log: what the edge has to say that is not about one request.
+
+use std::sync::Arc;
+
+use tracing::level_filters::LevelFilter;
+use tracing::subscriber::{SetGlobalDefaultError, Subscriber};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::{self, MakeWriter};
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::{Registry, reload};
+
+use crate::config::model::{Log, LogFormat, LogLevel};
+
+/// Sends the process's log to standard error, in the form and from the level that `[log]` says.
+///
+/// # Errors
+/// The process has a log already.
+pub fn init(log: &Log) -> Result<Level, SetGlobalDefaultError> {
+    let (subscriber, level) = subscriber(log, std::io::stderr);
+    tracing::subscriber::set_global_default(subscriber)?;
+    Ok(level)
+}
+
+/// The level of a running log.
+#[derive(Clone)]
+pub struct Level(Arc<dyn Fn(Targets) + Send + Sync>);
+
+impl Level {
+    /// Writes from this level on.
+    pub fn set(&self, level: LogLevel) {
+        (self.0)(targets(level));
+    }
+}
+
+impl std::fmt::Debug for Level {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Level")
+    }
+}
+
+fn subscriber<W>(log: &Log, writer: W) -> (impl Subscriber + Send + Sync + 'static, Level)
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let (filter, handle) = reload::Layer::new(targets(log.level));
+    let lines = fmt::layer().with_writer(writer).with_ansi(false);
+    let lines: Box<dyn Layer<Registry> + Send + Sync> = match log.format {
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+        LogFormat::Combined | LogFormat::Text => lines.boxed(),
+    };
+    let set = move |targets| {
+        // Fails only when the subscriber is gone, and with it every line.
+        let _ = handle.reload(targets);
+    };
+    (Registry::default().with(lines.with_filter(filter)), Level(Arc::new(set)))
+}
+
+/// The edge's own lines from this level on; those of what it is built from are held at warnings, for below that
+/// they tell of every frame.
+fn targets(level: LogLevel) -> Targets {
+    let own = match level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    };
+    Targets::new().with_target(env!("CARGO_CRATE_NAME"), own).with_default(own.min(LevelFilter::WARN))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Write};
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::config::model::AccessLog;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Lines {
+        fn take(&self) -> String {
+            String::from_utf8(std::mem::take(&mut self.0.lock().unwrap())).unwrap()
+        }
+    }
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn log(format: LogFormat, level: LogLevel) -> Log {
+        Log { format, access: AccessLog::Off, level }
+    }
+
+    #[test]
+    fn json_lines_carry_their_fields_and_the_level_follows() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let (subscriber, level) = subscriber(&log(LogFormat::Json, LogLevel::Info), move || writer.clone());
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!(path = "a\nb", "opened");
+            tracing::debug!("not yet");
+            let line = lines.take();
+            let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+            assert_eq!(
+                (&value["level"], &value["message"], &value["path"]),
+                (&"INFO".into(), &"opened".into(), &"a\nb".into())
+            );
+            assert_eq!(line.matches('\n').count(), 1);
+            level.set(LogLevel::Debug);
+            tracing::debug!("now");
+            assert!(lines.take().contains("now"));
+            level.set(LogLevel::Error);
+            tracing::warn!("no more");
+            assert_eq!(lines.take(), "");
+        });
+    }
+
+    #[test]
+    fn what_the_edge_is_built_from_is_held_at_warnings() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let (subscriber, _level) = subscriber(&log(LogFormat::Text, LogLevel::Trace), move || writer.clone());
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!(target: "h2::frame", "frame");
+            assert_eq!(lines.take(), "");
+            tracing::warn!(target: "h2::frame", "broken");
+            tracing::trace!("ours");
+            let written = lines.take();
+            assert!(written.contains("broken") && written.contains("ours"), "{written}");
+        });
+    }
+}
