@@ -144,18 +144,13 @@ pub async fn accept<IO>(
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut raw = Vec::new();
-    let accepted = match read_hello(&mut io, &mut raw).await {
+    let accepted = match read_hello(&mut io).await {
         Ok(accepted) => accepted,
         Err(Broken { refusal, alert }) => return Err(part(&mut io, &alert, refusal).await),
     };
     match named(&accepted, choose) {
         Ok((name, config)) => finish(io, accepted, name, &config).await,
-        Err(refusal) => {
-            let (refusal, alert) =
-                outdated(&raw).unwrap_or((refusal, fatal(AlertDescription::UnrecognisedName)));
-            Err(part(&mut io, &alert, refusal).await)
-        }
+        Err(refusal) => Err(part(&mut io, &fatal(AlertDescription::UnrecognisedName), refusal).await),
     }
 }
 
@@ -229,27 +224,29 @@ struct Broken {
     alert: Vec<u8>,
 }
 
-/// Reads until the `ClientHello` is whole, keeping a copy of what came.
-async fn read_hello<IO>(io: &mut IO, raw: &mut Vec<u8>) -> Result<Accepted, Broken>
+/// Reads until the `ClientHello` is whole, keeping a copy of what came: an old client hears that it is too old
+/// before anything else.
+async fn read_hello<IO>(io: &mut IO) -> Result<Accepted, Broken>
 where
     IO: AsyncRead + Unpin,
 {
+    let mut raw = Vec::new();
     let mut acceptor = Acceptor::default();
     loop {
-        let read = poll_fn(|cx| poll_read_tls(&mut acceptor, &mut Tee { io, cx, raw })).await;
+        let read = poll_fn(|cx| poll_read_tls(&mut acceptor, &mut Tee { io, cx, raw: &mut raw })).await;
         match read {
             Ok(0) => return Err(gone(None)),
             Ok(_) => {}
             Err(error) => return Err(gone(Some(error))),
         }
         match acceptor.accept() {
-            Ok(Some(accepted)) => return Ok(accepted),
+            Ok(Some(accepted)) => return outdated(&raw).map_or(Ok(accepted), Err),
             Ok(None) => {}
             Err((error, mut alert)) => {
                 let mut bytes = Vec::new();
                 // Writing to memory cannot fail.
                 let _ = alert.write_all(&mut bytes);
-                return Err(unreadable(raw, error, bytes));
+                return Err(unreadable(&raw, error, bytes));
             }
         }
     }
@@ -262,8 +259,8 @@ fn gone(source: Option<io::Error>) -> Broken {
 /// What rustls cannot read is judged by its bytes first: old clients must hear that they are too old.
 fn unreadable(raw: &[u8], error: rustls::Error, alert: Vec<u8>) -> Broken {
     let source = |error| Some(io::Error::new(ErrorKind::InvalidData, error));
-    if let Some((refusal, alert)) = outdated(raw) {
-        return Broken { refusal: Refusal { source: source(error), ..refusal }, alert };
+    if let Some(broken) = outdated(raw) {
+        return broken;
     }
     if hello::opening(raw) == Opening::Foreign {
         return Broken {
@@ -280,10 +277,10 @@ fn unreadable(raw: &[u8], error: rustls::Error, alert: Vec<u8>) -> Broken {
     Broken { refusal: Refusal { source: source(error), ..Refusal::because(reason) }, alert }
 }
 
-fn outdated(raw: &[u8]) -> Option<(Refusal, Vec<u8>)> {
+fn outdated(raw: &[u8]) -> Option<Broken> {
     let Opening::Outdated(version) = hello::opening(raw) else { return None };
     let alert = hello::alert(version, AlertDescription::ProtocolVersion.into());
-    Some((Refusal::because(Reason::ProtocolVersion), alert.to_vec()))
+    Some(Broken { refusal: Refusal::because(Reason::ProtocolVersion), alert: alert.to_vec() })
 }
 
 fn fatal(description: AlertDescription) -> Vec<u8> {

@@ -1,0 +1,1 @@
+//! Certificate files and the internal CA, from outside.

@@ -1,0 +1,317 @@
+//! What outsiders see who may not come in: alerts as raw records, and orderly closes.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use rustls::{ClientConnection, pki_types::ServerName};
+use tokio::io::AsyncWriteExt;
+use vestibule::tls::{Reason, Shared};
+
+use super::pki::Ca;
+use super::{Listener, client, loaded};
+use crate::support::PATIENCE;
+
+const UNRECOGNIZED_NAME: u8 = 112;
+const PROTOCOL_VERSION: u8 = 70;
+const HANDSHAKE_FAILURE: u8 = 40;
+const NO_APPLICATION_PROTOCOL: u8 = 120;
+
+fn start() -> (Ca, Listener) {
+    let ca = Ca::new("root");
+    let tls = loaded(&ca, &["a.test"], &Shared::new().unwrap(), None);
+    (ca, Listener::start(vec![("a.test", tls)]))
+}
+
+/// A ClientHello, of which a test changes what it is about.
+#[derive(Clone)]
+struct Hello {
+    version: u16,
+    suites: Vec<u16>,
+    extensions: Vec<(u16, Vec<u8>)>,
+}
+
+impl Hello {
+    /// TLS 1.2 with everything that the edge wants.
+    fn good() -> Self {
+        Self {
+            version: 0x0303,
+            suites: vec![0xc02b, 0xc02f],
+            extensions: vec![sni(b"a.test"), groups(), schemes()],
+        }
+    }
+
+    fn version(self, version: u16) -> Self {
+        Self { version, ..self }
+    }
+
+    fn suites(self, suites: &[u16]) -> Self {
+        Self { suites: suites.to_vec(), ..self }
+    }
+
+    fn extensions(self, extensions: &[(u16, Vec<u8>)]) -> Self {
+        Self { extensions: extensions.to_vec(), ..self }
+    }
+
+    /// As one record.
+    fn bytes(&self) -> Vec<u8> {
+        let suites: Vec<u8> = self.suites.iter().flat_map(|suite| suite.to_be_bytes()).collect();
+        let extensions =
+            self.extensions.iter().flat_map(|(kind, body)| [&kind.to_be_bytes()[..], &list16(body)].concat());
+        let extensions: Vec<u8> = extensions.collect();
+        let mut body = [&self.version.to_be_bytes()[..], &[7; 32], &[0], &list16(&suites), &[1, 0]].concat();
+        if !extensions.is_empty() {
+            body.extend(list16(&extensions));
+        }
+        let message = [&[1, 0][..], &list16(&body)].concat();
+        [&[22, 3, 1][..], &list16(&message)].concat()
+    }
+}
+
+fn list16(body: &[u8]) -> Vec<u8> {
+    [&u16::try_from(body.len()).unwrap().to_be_bytes()[..], body].concat()
+}
+
+fn sni(name: &[u8]) -> (u16, Vec<u8>) {
+    (0, list16(&[&[0][..], &list16(name)].concat()))
+}
+
+fn groups() -> (u16, Vec<u8>) {
+    (10, list16(&[0, 29, 0, 23]))
+}
+
+fn schemes() -> (u16, Vec<u8>) {
+    (13, list16(&[4, 3, 8, 4]))
+}
+
+fn versions(list: &[u8]) -> (u16, Vec<u8>) {
+    (43, [&[u8::try_from(list.len()).unwrap()][..], list].concat())
+}
+
+/// Sends the bytes, then reads until the edge closes. A reset is an error.
+fn exchange(address: SocketAddr, sent: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut socket = TcpStream::connect(address)?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.write_all(sent)?;
+    let mut answer = Vec::new();
+    socket.read_to_end(&mut answer)?;
+    Ok(answer)
+}
+
+#[tokio::test]
+async fn each_refusal_is_one_alert_and_a_close() {
+    let (_ca, mut edge) = start();
+    let good = Hello::good();
+    let old = good.clone().version(0x0302);
+    let with = |extension| good.clone().extensions(&[extension, groups(), schemes()]);
+    let cases = [
+        ("no SNI", good.clone().extensions(&[groups(), schemes()]), 3, UNRECOGNIZED_NAME, Reason::NoSni),
+        ("IPv4", with(sni(b"127.0.0.1")), 3, UNRECOGNIZED_NAME, Reason::NoSni),
+        ("IPv6", with(sni(b"::1")), 3, UNRECOGNIZED_NAME, Reason::NoSni),
+        ("unknown", with(sni(b"b.test")), 3, UNRECOGNIZED_NAME, Reason::UnknownName),
+        ("below", with(sni(b"x.a.test")), 3, UNRECOGNIZED_NAME, Reason::UnknownName),
+        ("two dots", with(sni(b"a..test")), 3, UNRECOGNIZED_NAME, Reason::BadName),
+        ("a space", with(sni(b"a test")), 3, UNRECOGNIZED_NAME, Reason::BadName),
+        ("not ASCII", with(sni(b"\xc3\xa4.test")), 3, UNRECOGNIZED_NAME, Reason::BadName),
+        ("a NUL", with(sni(b"a.test\0.evil.test")), 3, UNRECOGNIZED_NAME, Reason::BadName),
+        ("TLS 1.1", old.clone(), 2, PROTOCOL_VERSION, Reason::ProtocolVersion),
+        ("TLS 1.0", good.clone().version(0x0301), 1, PROTOCOL_VERSION, Reason::ProtocolVersion),
+        ("SSL 3.0", good.clone().version(0x0300), 1, PROTOCOL_VERSION, Reason::ProtocolVersion),
+        (
+            "TLS 1.1, no SNI",
+            old.clone().extensions(&[groups(), schemes()]),
+            2,
+            PROTOCOL_VERSION,
+            Reason::ProtocolVersion,
+        ),
+        (
+            "TLS 1.1, no schemes",
+            old.clone().extensions(&[sni(b"a.test")]),
+            2,
+            PROTOCOL_VERSION,
+            Reason::ProtocolVersion,
+        ),
+        (
+            "TLS 1.1, unknown name",
+            old.clone().extensions(&[sni(b"b.test"), schemes()]),
+            2,
+            PROTOCOL_VERSION,
+            Reason::ProtocolVersion,
+        ),
+        (
+            "TLS 1.0, no extensions",
+            old.version(0x0301).extensions(&[]),
+            1,
+            PROTOCOL_VERSION,
+            Reason::ProtocolVersion,
+        ),
+        (
+            "supported_versions of 1.1 and less",
+            good.clone().extensions(&[sni(b"a.test"), groups(), schemes(), versions(&[3, 2, 3, 1])]),
+            3,
+            PROTOCOL_VERSION,
+            Reason::ProtocolVersion,
+        ),
+        (
+            "RSA key transport",
+            good.clone().suites(&[0x002f, 0x009c]),
+            3,
+            HANDSHAKE_FAILURE,
+            Reason::HandshakeFailure,
+        ),
+        ("DHE", good.clone().suites(&[0x009e]), 3, HANDSHAKE_FAILURE, Reason::HandshakeFailure),
+        ("CBC", good.clone().suites(&[0xc023, 0xc009]), 3, HANDSHAKE_FAILURE, Reason::HandshakeFailure),
+        (
+            "no group",
+            good.clone().extensions(&[sni(b"a.test"), schemes()]),
+            3,
+            HANDSHAKE_FAILURE,
+            Reason::HandshakeFailure,
+        ),
+        (
+            "no group in common",
+            good.clone().extensions(&[sni(b"a.test"), (10, list16(&[0, 30])), schemes()]),
+            3,
+            HANDSHAKE_FAILURE,
+            Reason::HandshakeFailure,
+        ),
+        (
+            "no schemes",
+            good.clone().extensions(&[sni(b"a.test"), groups()]),
+            3,
+            HANDSHAKE_FAILURE,
+            Reason::HandshakeFailure,
+        ),
+        (
+            "another protocol",
+            good.clone().extensions(&[sni(b"a.test"), groups(), schemes(), (16, list16(b"\x0aacme-tls/1"))]),
+            3,
+            NO_APPLICATION_PROTOCOL,
+            Reason::NoProtocol,
+        ),
+    ];
+    for (what, hello, minor, alert, reason) in cases {
+        let answer = exchange(edge.address, &hello.bytes()).unwrap();
+        assert_eq!(answer, [21, 3, minor, 0, 2, 2, alert], "{what}");
+        assert_eq!(edge.outcome().await, Err(reason), "{what}");
+    }
+}
+
+#[tokio::test]
+async fn ssl_2_hears_that_it_is_too_old() {
+    let (_ca, mut edge) = start();
+    let hello = b"\x80\x1f\x01\x03\x01\x00\x06\x00\x00\x00\x10\x01\x00\x80\x00\x00\x2f0123456789abcdef";
+    assert_eq!(exchange(edge.address, hello).unwrap(), [21, 3, 1, 0, 2, 2, PROTOCOL_VERSION]);
+    assert_eq!(edge.outcome().await, Err(Reason::ProtocolVersion));
+}
+
+#[tokio::test]
+async fn what_is_not_tls_is_closed_without_a_word() {
+    let (_ca, mut edge) = start();
+    for sent in
+        [&b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n"[..], b"SSH-2.0-OpenSSH_9.2\r\n", &[0; 64], &[255; 64]]
+    {
+        assert_eq!(exchange(edge.address, sent).unwrap(), b"", "{sent:?}");
+        assert_eq!(edge.outcome().await, Err(Reason::NotTls), "{sent:?}");
+    }
+}
+
+/// Bytes that lie unread in the edge's socket when it closes would make the kernel send a reset, and that would
+/// overtake the alert.
+#[tokio::test]
+async fn the_alert_reaches_a_client_that_goes_on_talking() {
+    let (_ca, mut edge) = start();
+    let hello = Hello::good().extensions(&[groups(), schemes()]).bytes();
+    let sent = [hello, vec![0x17; 40_000]].concat();
+    assert_eq!(exchange(edge.address, &sent).unwrap(), [21, 3, 3, 0, 2, 2, UNRECOGNIZED_NAME]);
+    assert_eq!(edge.outcome().await, Err(Reason::NoSni));
+}
+
+#[tokio::test]
+async fn a_hello_in_small_records_and_small_writes_is_one_hello() {
+    let (_ca, mut edge) = start();
+    let hello = Hello::good().version(0x0302).bytes();
+    let records: Vec<u8> =
+        hello[5..].chunks(7).flat_map(|part| [&[22, 3, 1][..], &list16(part)].concat()).collect();
+    assert_eq!(exchange(edge.address, &records).unwrap(), [21, 3, 2, 0, 2, 2, PROTOCOL_VERSION]);
+    assert_eq!(edge.outcome().await, Err(Reason::ProtocolVersion));
+    let mut socket = TcpStream::connect(edge.address).unwrap();
+    socket.set_nodelay(true).unwrap();
+    for byte in hello {
+        socket.write_all(&[byte]).unwrap();
+    }
+    let mut answer = Vec::new();
+    socket.read_to_end(&mut answer).unwrap();
+    assert_eq!(answer, [21, 3, 2, 0, 2, 2, PROTOCOL_VERSION]);
+}
+
+#[tokio::test]
+async fn a_hello_cut_anywhere_ends_with_the_client() {
+    let (ca, mut edge) = start();
+    let mut connection =
+        ClientConnection::new(Arc::new(client(ca.roots(), |_| ())), ServerName::try_from("a.test").unwrap())
+            .unwrap();
+    let mut hello = Vec::new();
+    connection.write_tls(&mut hello).unwrap();
+    for at in 0..hello.len() {
+        let mut socket = TcpStream::connect(edge.address).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.write_all(&hello[..at]).unwrap();
+        socket.shutdown(Shutdown::Write).unwrap();
+        let mut answer = Vec::new();
+        socket.read_to_end(&mut answer).unwrap();
+        assert_eq!(answer, b"", "cut at {at}");
+        assert_eq!(edge.outcome().await, Err(Reason::ClientGone), "cut at {at}");
+    }
+}
+
+#[test]
+fn openssl_meets_the_alerts_by_name() {
+    let (_ca, edge) = start();
+    let address = edge.address.to_string();
+    let name = ["-servername", "a.test"];
+    let cases: [(&[&str], &str); 6] = [
+        (&["-noservername"], "alert number 112"),
+        (&["-servername", "b.test"], "alert number 112"),
+        (&["-tls1_1", "-cipher", "ALL:@SECLEVEL=0", name[0], name[1]], "alert number 70"),
+        (&["-tls1", "-cipher", "ALL:@SECLEVEL=0", "-noservername"], "alert number 70"),
+        (&["-tls1_2", "-cipher", "kRSA:kDHE", name[0], name[1]], "alert number 40"),
+        (&["-alpn", "spdy/3", name[0], name[1]], "alert number 120"),
+    ];
+    for (arguments, expected) in cases {
+        let run = Command::new("openssl")
+            .args(["s_client", "-connect", &address])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .expect("openssl is installed");
+        let said = String::from_utf8_lossy(&run.stderr);
+        assert!(said.contains(expected), "{arguments:?}: {said}");
+        assert!(!run.status.success(), "{arguments:?}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn random_bytes_have_a_clear_end(
+        start in prop_oneof![Just(&b""[..]), Just(&b"\x16\x03\x01"[..]), Just(&b"\x16\x03\x01\x00\x40\x01\x00\x00\x3c\x03\x03"[..])],
+        noise in prop::collection::vec(any::<u8>(), 0..300),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let refused = runtime.block_on(async {
+            let (mut outside, inside) = tokio::io::duplex(64);
+            let talk = async {
+                let _ = outside.write_all(start).await;
+                let _ = outside.write_all(&noise).await;
+                drop(outside);
+            };
+            let (outcome, ()) = tokio::join!(vestibule::tls::accept(inside, |_| None), talk);
+            outcome.map(drop)
+        });
+        prop_assert!(refused.is_err());
+    }
+}
