@@ -10,5 +10,6 @@
 #![allow(dead_code, reason = "temporary: modules arrive one by one")]
 
 mod architecture;
+mod config;
 mod support;
 mod tls;

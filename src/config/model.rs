@@ -36,7 +36,8 @@ pub struct Config {
     pub process: Process,
 }
 
-/// Where in the file something stands, for errors that are found after the file was read.
+/// Where in the file something stands, for errors that are found after the file was read. The default is the file
+/// as a whole.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Place {
     /// Byte offsets of the value in the file.
@@ -323,6 +324,17 @@ pub enum LogLevel {
 pub struct Admin {
     /// The unix socket that the commands speak to, 0600.
     pub socket: PathBuf,
+}
+
+impl Admin {
+    /// The socket where the file names none: root's is one for the machine.
+    pub fn default_socket() -> PathBuf {
+        let user = nix::unistd::geteuid();
+        let directory = std::env::var_os("XDG_RUNTIME_DIR").filter(|directory| !directory.is_empty());
+        let own = || directory.map_or_else(|| format!("/run/user/{user}").into(), PathBuf::from);
+        let base = if user.is_root() { PathBuf::from("/run") } else { own() };
+        base.join("vestibule/admin.sock")
+    }
 }
 
 /// `[process]`

@@ -1,0 +1,180 @@
+//! What `vestibule check` shows: the firewall matrix and the sites.
+
+use std::fmt::Write as _;
+
+use crate::addr::{Gate, Source};
+use crate::config::model::{
+    Action, Bind, Certificate, Config, PathPattern, Route, Row, RowId, Serve, Site, Target,
+};
+use crate::config::{Loaded, show_duration};
+
+/// The widest that the matrix gets before its columns go on below, in characters.
+const WIDTH: usize = 100;
+
+/// The matrix and the sites, as plain text that ends in a line feed.
+pub fn report(loaded: &Loaded) -> String {
+    let config = &loaded.config;
+    let mut out = String::from("FIREWALL (a port without a row is closed)\n");
+    matrix(&mut out, config);
+    notes(&mut out, config);
+    for site in &config.sites {
+        out.push('\n');
+        describe(&mut out, config, site);
+    }
+    out
+}
+
+/// Rows are ports, columns are sources. A source that `public` lets in is let in.
+fn matrix(out: &mut String, config: &Config) {
+    let public = Source::public();
+    let sources: Vec<&Source> = std::iter::once(&public).chain(&config.sources).collect();
+    let heads: Vec<String> = config.rows.iter().map(row_name).collect();
+    let head_width = heads.iter().map(String::len).chain(["port / source".len()]).max().unwrap_or(0);
+    for block in blocks(&sources, WIDTH.saturating_sub(head_width)) {
+        let mut line = |head: &str, cell: &dyn Fn(&Source) -> &str| {
+            let _ = write!(out, "\n  {head:head_width$}");
+            for source in block {
+                let _ = write!(out, "  {:1$}", cell(source), column(source));
+            }
+            out.truncate(out.trim_end_matches(' ').len());
+        };
+        line("port / source", &|source| &source.name);
+        for (row, head) in config.rows.iter().zip(&heads) {
+            line(head, &|source| cell(&row.gate, source));
+        }
+        out.push('\n');
+    }
+}
+
+/// The sources in as many blocks as the width asks for.
+fn blocks<'s, 'a>(sources: &'s [&'a Source], width: usize) -> Vec<&'s [&'a Source]> {
+    let mut used = 0;
+    let fits = |_: &&Source, next: &&Source| {
+        used += column(next) + 2;
+        let fits = used + "public".len() + 2 <= width;
+        if !fits {
+            used = 0;
+        }
+        fits
+    };
+    sources.chunk_by(fits).collect()
+}
+
+fn column(source: &Source) -> usize {
+    source.name.len().max("allow".len())
+}
+
+fn cell(gate: &Gate, source: &Source) -> &'static str {
+    let named = |list: &[Source]| list.iter().any(|other| other.name == source.name);
+    let everyone = gate.allow.iter().any(|other| other.members.is_none());
+    if named(&gate.deny) {
+        "deny"
+    } else if named(&gate.allow) || everyone {
+        "allow"
+    } else {
+        ""
+    }
+}
+
+fn row_name(row: &Row) -> String {
+    let kind = match row.serve {
+        Serve::Http => "HTTP",
+        Serve::Https => "HTTPS",
+    };
+    format!("{kind} {}", row.bind)
+}
+
+/// What the cells cannot say.
+fn notes(out: &mut String, config: &Config) {
+    for row in &config.rows {
+        if let Some(peers) = &row.proxy_protocol {
+            let _ = writeln!(out, "  {}: through {} alone, with a PROXY header", row_name(row), names(peers));
+        }
+        let shadowed = |other: &Row| other.bind == Bind::All(row.bind.port()) && row.bind.address().is_some();
+        if config.rows.iter().any(shadowed) {
+            let _ =
+                writeln!(out, "  {} rules its address; {} rules the rest", row_name(row), row.bind.port());
+        }
+    }
+    if let Some(client) = &config.client_address {
+        let _ = writeln!(out, "  the client's address is believed from {}", names(&client.trusted));
+    }
+}
+
+fn describe(out: &mut String, config: &Config, site: &Site) {
+    let domains: Vec<String> = site.domains.iter().map(ToString::to_string).collect();
+    let _ = writeln!(out, "SITE {}", domains.join(", "));
+    let mut fact = |name: &str, value: &str| {
+        let _ = writeln!(out, "  {name:<12} {value}");
+    };
+    if !site.redirect.is_empty() {
+        let redirect: Vec<&str> = site.redirect.iter().map(crate::name::Hostname::as_str).collect();
+        fact("redirected", &redirect.join(", "));
+    }
+    fact("ports", &rows(config, &site.rows));
+    match &site.certificate {
+        Certificate::Internal => fact("certificate", "internal (the edge's own CA)"),
+        Certificate::Files { cert, key } => {
+            fact("certificate", &cert.display().to_string());
+            fact("key", &key.display().to_string());
+        }
+    }
+    if let Some(path) = &site.client_ca {
+        fact("clients", &format!("need a certificate of {}", path.display()));
+    }
+    fact("hsts", &site.hsts.map_or_else(|| "off".into(), show_duration));
+    fact("who", &gate(&site.gate));
+    routes(out, site);
+}
+
+fn rows(config: &Config, ids: &[RowId]) -> String {
+    let names: Vec<String> =
+        ids.iter().filter_map(|id| config.rows.get(id.0)).map(|row| row.bind.to_string()).collect();
+    names.join(", ")
+}
+
+fn routes(out: &mut String, site: &Site) {
+    let lines: Vec<[String; 3]> = site.routes.iter().map(route).collect();
+    let width = |column: usize| {
+        lines.iter().filter_map(|line| line.get(column)).map(|text| text.chars().count()).max()
+    };
+    let (path, who) = (width(0).unwrap_or(0), width(1).unwrap_or(0));
+    for [first, second, third] in &lines {
+        let _ = writeln!(out, "  {first:path$}  {second:who$}  {third}");
+    }
+}
+
+fn route(route: &Route) -> [String; 3] {
+    let path = match &route.path {
+        PathPattern::Prefix(path) => path.clone(),
+        PathPattern::Exact(path) => format!("= {path}"),
+    };
+    let target = match &route.action {
+        Action::Proxy(proxy) => proxy.targets.iter().map(target).collect::<Vec<_>>().join(", "),
+        Action::Redirect { to, status } => format!("{status} to {to}"),
+    };
+    [path, gate(&route.gate), format!("→ {target}")]
+}
+
+fn target(target: &Target) -> String {
+    match target {
+        Target::Tcp { host, port, tls } => {
+            let scheme = if *tls { "https://" } else { "" };
+            if host.contains(':') {
+                format!("{scheme}[{host}]:{port}")
+            } else {
+                format!("{scheme}{host}:{port}")
+            }
+        }
+        Target::Unix(path) => format!("unix:{}", path.display()),
+    }
+}
+
+fn gate(gate: &Gate) -> String {
+    let deny = if gate.deny.is_empty() { String::new() } else { format!(", not {}", names(&gate.deny)) };
+    format!("{}{deny}", names(&gate.allow))
+}
+
+fn names(sources: &[Source]) -> String {
+    sources.iter().map(|source| &*source.name).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,450 @@
+//! Every table and key of the file: one list that drives the reader, its messages and the documentation.
+
+/// A table of the file.
+#[derive(Debug)]
+pub struct Table {
+    /// As a person writes its header, `[[site]]`; empty for the top of the file.
+    pub header: &'static str,
+    /// What it is for, in one line.
+    pub doc: &'static str,
+    /// Its keys, in the order of the documentation.
+    pub keys: &'static [Key],
+}
+
+/// A key of a table.
+#[derive(Debug)]
+pub struct Key {
+    /// Its name.
+    pub name: &'static str,
+    /// What it takes.
+    pub kind: Kind,
+    /// What holds where it is missing.
+    pub absent: Absent,
+    /// What it does, in one line.
+    pub doc: &'static str,
+}
+
+/// What a key takes.
+#[derive(Debug, Clone, Copy)]
+pub enum Kind {
+    /// Text, with an example.
+    Text(&'static str),
+    /// The path of a file or directory.
+    Path,
+    /// true or false.
+    Flag,
+    /// A whole number within bounds.
+    Whole(u64, u64),
+    /// A duration within bounds.
+    Duration(&'static str, &'static str),
+    /// A size within bounds.
+    Size(&'static str, &'static str),
+    /// One of some words.
+    Choice(&'static [&'static str]),
+    /// A list of text, with an example of an element.
+    Texts(&'static str),
+    /// A list of names from `[sources]`.
+    Sources,
+    /// A table.
+    Table(&'static Table),
+    /// An array of tables.
+    Tables(&'static Table),
+    /// A table with keys of the person's own choice.
+    Map(&'static str),
+    /// Several forms, as a person would be told them.
+    Either(&'static str),
+    /// A name that the product has and this version does not build.
+    Later,
+}
+
+/// What holds where a key is missing.
+#[derive(Debug, Clone, Copy)]
+pub enum Absent {
+    /// It is an error.
+    Wrong,
+    /// Nothing: what the key sets is left out, or decided elsewhere as its doc says.
+    Nothing,
+    /// This value, as it would be typed (without quotes).
+    Is(&'static str),
+}
+
+impl Table {
+    /// The key of that name.
+    pub fn key(&self, name: &str) -> Option<&'static Key> {
+        self.keys.iter().find(|key| key.name == name)
+    }
+}
+
+impl Kind {
+    /// What it takes, with an example, to stand behind "expected".
+    pub fn expected(&self) -> String {
+        match self {
+            Self::Text(example) => format!("text, as in \"{example}\""),
+            Self::Path => "a path, as in \"/etc/vestibule/clients.pem\"".into(),
+            Self::Flag => "true or false".into(),
+            Self::Whole(..) => "a whole number".into(),
+            Self::Duration(..) => "a duration, as in \"30s\"".into(),
+            Self::Size(..) => "a size, as in \"64MiB\"".into(),
+            Self::Choice(words) => choice(words),
+            Self::Texts(example) => format!("a list, as in [\"{example}\"]"),
+            Self::Sources => "a list of sources, as in [\"public\"]".into(),
+            Self::Table(table) => format!("a table, as in {}", table.header),
+            Self::Tables(table) => format!("a list of tables, each headed {}", table.header),
+            Self::Map(example) | Self::Either(example) => (*example).into(),
+            Self::Later => "nothing yet".into(),
+        }
+    }
+}
+
+/// `"a", "b" or "c"`
+pub(super) fn choice(words: &[&str]) -> String {
+    let quoted: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();
+    match quoted.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+        _ => quoted.concat(),
+    }
+}
+
+/// Every table that has a header, for telling where a misplaced key belongs.
+pub static TABLES: &[&Table] = &[
+    &ROOT,
+    &PORT,
+    &SITE,
+    &PROXY,
+    &ROUTE,
+    &REDIRECT,
+    &CERTIFICATE,
+    &SOURCE_FILE,
+    &STORE,
+    &TLS,
+    &CLIENT_ADDRESS,
+    &LIMITS,
+    &LOG,
+    &ADMIN,
+    &PROCESS,
+];
+
+/// Places that take a secret. An inline string there is an error, and is never shown. `*` is any element.
+pub(super) static SECRETS: &[&[&str]] = &[
+    &["acme", "eab", "hmac"],
+    &["acme", "fallback", "*", "eab", "hmac"],
+    &["acme", "dns", "key"],
+    &["acme", "dns", "token"],
+    &["store", "url"],
+    &["store", "key"],
+];
+
+const fn key(name: &'static str, kind: Kind, absent: Absent, doc: &'static str) -> Key {
+    Key { name, kind, absent, doc }
+}
+
+const fn later(name: &'static str, doc: &'static str) -> Key {
+    Key { name, kind: Kind::Later, absent: Nothing, doc }
+}
+
+use Absent::{Is, Nothing, Wrong};
+use Kind::{Choice, Duration, Either, Map, Path, Size, Sources, Tables, Text, Texts, Whole};
+
+const BODY: Kind = Size("1B", "1TiB");
+const PATIENCE: Kind = Duration("100ms", "1h");
+
+/// The top of the file.
+pub static ROOT: Table = Table {
+    header: "",
+    doc: "The whole file",
+    keys: &[
+        key(
+            "sources",
+            Map("a table of lists, as in internal = [\"203.0.113.0/24\"]"),
+            Nothing,
+            "Named groups of addresses. `public` (everyone) is built in",
+        ),
+        key(
+            "ports",
+            Map("a table with one row a port, as in 443 = { serve = \"https\", allow = [\"public\"] }"),
+            Nothing,
+            "One row a port; a port without a row is closed. Without the table: 80 and 443, public",
+        ),
+        key("site", Tables(&SITE), Wrong, "What is served under which names"),
+        later("acme", "Certificates from an ACME CA"),
+        key("store", Kind::Table(&STORE), Nothing, "Where certificates and keys are kept"),
+        key("tls", Kind::Table(&TLS), Nothing, "TLS with clients"),
+        key(
+            "client_address",
+            Kind::Table(&CLIENT_ADDRESS),
+            Nothing,
+            "Who is believed about the client's address",
+        ),
+        key("limits", Kind::Table(&LIMITS), Nothing, "What a client may use up"),
+        key("log", Kind::Table(&LOG), Nothing, "The log and the access lines"),
+        key("admin", Kind::Table(&ADMIN), Nothing, "What the commands talk to"),
+        key("process", Kind::Table(&PROCESS), Nothing, "The process itself"),
+    ],
+};
+
+/// `{ file = … }` in `[sources]`.
+pub static SOURCE_FILE: Table = Table {
+    header: "{ file = \"…\" }",
+    doc: "A source that is read from a file",
+    keys: &[key("file", Path, Wrong, "One address or CIDR a line, # comments; read again on reload")],
+};
+
+/// A row of `[ports]`.
+pub static PORT: Table = Table {
+    header: "{ serve = \"https\", allow = [\"public\"] }",
+    doc: "A row of [ports]; its key is a port, or \"address:port\" for one address alone",
+    keys: &[
+        key(
+            "serve",
+            Choice(&["http", "https"]),
+            Wrong,
+            "http: redirects to https, and nothing else. https: the sites",
+        ),
+        key("allow", Sources, Wrong, "Who may connect"),
+        key("deny", Sources, Nothing, "Who may not, even where `allow` names them"),
+        key(
+            "proxy_protocol",
+            Sources,
+            Nothing,
+            "Only these peers may connect, with a PROXY v1 or v2 header; allow and deny judge the client that it names",
+        ),
+        key(
+            "max_connections",
+            Whole(1, 10_000_000),
+            Nothing,
+            "The most connections open on this row at once",
+        ),
+        key("backlog", Whole(1, 65_535), Is("4096"), "The kernel's accept queue, in connections"),
+        later("forward", "TCP, byte for byte"),
+        later("host", "The host's own daemon"),
+        later("tls", "TLS ended before forwarding"),
+        later("send_proxy", "A PROXY header to what is forwarded to"),
+        later("http3", "HTTP/3"),
+    ],
+};
+
+/// `[[site]]`
+pub static SITE: Table = Table {
+    header: "[[site]]",
+    doc: "What is served under which names",
+    keys: &[
+        key("domains", Texts("app.example.com"), Wrong, "DNS names; a wildcard, *.example.com, is one label"),
+        key("redirect", Texts("www.example.com"), Nothing, "Names that get a 308 to the first of `domains`"),
+        key(
+            "ports",
+            Either("a list of rows, as in [443, \"203.0.113.10:443\"]"),
+            Nothing,
+            "The rows of [ports] that serve it; without the key, every row",
+        ),
+        key(
+            "upstream",
+            Either("\"host:port\", \"unix:/path\", \"https://host:port\", or a list of them"),
+            Nothing,
+            "What answers; needed where a route names no other",
+        ),
+        key("allow", Sources, Is("public"), "Who may use it, by client address"),
+        key("deny", Sources, Nothing, "Who may not, even where `allow` names them"),
+        key(
+            "certificate",
+            Either("\"internal\" or { cert = \"….pem\", key = \"….pem\" }"),
+            Wrong,
+            "\"internal\": the edge's own CA, for development. Files are watched",
+        ),
+        key(
+            "client_ca",
+            Path,
+            Nothing,
+            "Clients need a certificate of this CA; without the key, as [tls] says",
+        ),
+        key(
+            "hsts",
+            Either("a duration, as in \"365d\", or false"),
+            Is("365d"),
+            "Strict-Transport-Security; off where the certificate is \"internal\"",
+        ),
+        key("body", BODY, Nothing, "The longest request body; without the key, as [limits] says"),
+        key("proxy", Kind::Table(&PROXY), Nothing, "How the upstream is spoken to"),
+        key("route", Tables(&ROUTE), Nothing, "Paths that are treated in another way"),
+        later("compress", "Compression of responses"),
+        later("errors", "Error pages of your own"),
+    ],
+};
+
+/// `[site.proxy]`
+pub static PROXY: Table = Table {
+    header: "[site.proxy]",
+    doc: "How the upstream is spoken to",
+    keys: &[
+        key(
+            "connect_timeout",
+            Duration("10ms", "10m"),
+            Is("2s"),
+            "How long connecting to one upstream may take",
+        ),
+        key(
+            "response_timeout",
+            Duration("100ms", "1d"),
+            Is("60s"),
+            "How long the upstream may say nothing while its answer is awaited",
+        ),
+        later("buffer_request", "Reading the whole request first"),
+        later("buffer_response", "Taking the response at once"),
+        later("buffer_memory", "Memory for a buffered body"),
+        later("buffer_disk", "Disk for a buffered body"),
+        later("balance", "How one of several upstreams is chosen"),
+        later("health", "Asking upstreams whether they are well"),
+        later("hold", "Waiting while no upstream is up"),
+        later("retries", "Asking another upstream"),
+        later("headers", "Headers set or removed on responses"),
+    ],
+};
+
+/// `[[site.route]]`
+pub static ROUTE: Table = Table {
+    header: "[[site.route]]",
+    doc: "A path that is treated in another way; the longest match wins",
+    keys: &[
+        key("path", Text("/admin/"), Wrong, "A prefix, \"/admin/\", or one path alone, \"= /x\""),
+        key("allow", Sources, Is("public"), "Who may use it, beyond the site's own allow"),
+        key("deny", Sources, Nothing, "Who may not, even where `allow` names them"),
+        key("body", BODY, Nothing, "The longest request body; without the key, as the site says"),
+        key(
+            "upstream",
+            Either("\"host:port\", \"unix:/path\", \"https://host:port\", or a list of them"),
+            Nothing,
+            "What answers; without the key, the site's upstream",
+        ),
+        key("redirect", Kind::Table(&REDIRECT), Nothing, "Where the client is sent instead"),
+        later("files", "Files from a directory"),
+        later("cache", "Cache-Control for files"),
+        later("internal", "Reached through X-Accel-Redirect alone"),
+        later("rate", "A rate limit"),
+    ],
+};
+
+/// `redirect` of a route.
+pub static REDIRECT: Table = Table {
+    header: "{ to = \"/new/\", status = 308 }",
+    doc: "Where the client is sent",
+    keys: &[
+        key("to", Text("/new/"), Wrong, "A path on the same host, or a whole http or https URL"),
+        key("status", Whole(301, 308), Is("308"), "301, 302, 303, 307 or 308"),
+    ],
+};
+
+/// `certificate` of a site, as files.
+pub static CERTIFICATE: Table = Table {
+    header: "{ cert = \"….pem\", key = \"….pem\" }",
+    doc: "A certificate from PEM files, watched",
+    keys: &[
+        key("cert", Path, Wrong, "The chain, the site's own certificate first"),
+        key("key", Path, Wrong, "The private key"),
+    ],
+};
+
+/// `[store]`
+pub static STORE: Table = Table {
+    header: "[store]",
+    doc: "Where certificates and keys are kept",
+    keys: &[
+        key("path", Path, Is("certs"), "A directory, 0700, relative to the working directory"),
+        later("url", "A database that several edges share"),
+        later("key", "Encryption of private keys"),
+    ],
+};
+
+/// `[tls]`
+pub static TLS: Table = Table {
+    header: "[tls]",
+    doc: "TLS with clients",
+    keys: &[
+        key("min_version", Choice(&["1.2", "1.3"]), Is("1.2"), "The lowest version; no lower value exists"),
+        key("client_ca", Path, Nothing, "Clients of every site need a certificate of this CA"),
+    ],
+};
+
+/// `[client_address]`
+pub static CLIENT_ADDRESS: Table = Table {
+    header: "[client_address]",
+    doc: "Who is believed about the client's address, behind a load balancer or a CDN",
+    keys: &[
+        key("trusted", Sources, Wrong, "Peers whose header is believed"),
+        key(
+            "header",
+            Choice(&["X-Forwarded-For", "Forwarded", "CF-Connecting-IP"]),
+            Is("X-Forwarded-For"),
+            "The one header that is believed",
+        ),
+    ],
+};
+
+/// `[limits]`
+pub static LIMITS: Table = Table {
+    header: "[limits]",
+    doc: "What a client may use up",
+    keys: &[
+        key("connections", Whole(1, 10_000_000), Is("20000"), "The most client connections at once"),
+        key(
+            "connections_per_client",
+            Whole(1, 10_000_000),
+            Nothing,
+            "The most of them from one IPv4 address or IPv6 /64",
+        ),
+        key("body", BODY, Is("64MiB"), "The longest request body"),
+        key(
+            "header_timeout",
+            PATIENCE,
+            Is("10s"),
+            "How long a request's head may take, and the longest pause inside a body",
+        ),
+        key("handshake_timeout", PATIENCE, Is("10s"), "How long a TLS handshake may take"),
+        key("idle_timeout", PATIENCE, Is("75s"), "How long a connection may stay without a request"),
+    ],
+};
+
+/// `[log]`
+pub static LOG: Table = Table {
+    header: "[log]",
+    doc: "The log and the access lines",
+    keys: &[
+        key("format", Choice(&["json", "combined", "text"]), Is("json"), "The form of a line"),
+        key(
+            "access",
+            Either("\"stdout\", \"off\" or a path, as in \"/var/log/vestibule/access.log\""),
+            Is("stdout"),
+            "Where access lines go; a file is opened again on SIGUSR1",
+        ),
+        key(
+            "level",
+            Choice(&["error", "warn", "info", "debug", "trace"]),
+            Is("info"),
+            "The least level that is written",
+        ),
+    ],
+};
+
+/// `[admin]`
+pub static ADMIN: Table = Table {
+    header: "[admin]",
+    doc: "What the commands talk to",
+    keys: &[
+        key(
+            "socket",
+            Path,
+            Nothing,
+            "A unix socket, 0600; /run/vestibule/admin.sock, or without root $XDG_RUNTIME_DIR/vestibule/admin.sock",
+        ),
+        later("listen", "Metrics, health and a dashboard over HTTP"),
+    ],
+};
+
+/// `[process]`
+pub static PROCESS: Table = Table {
+    header: "[process]",
+    doc: "The process itself",
+    keys: &[
+        key("workers", Whole(0, 1024), Is("0"), "Worker threads; 0 is one a core"),
+        key("user", Text("vestibule"), Nothing, "The user that it becomes after the ports are bound"),
+        key("grace", Duration("0s", "1h"), Is("30s"), "How long requests in flight may take to finish"),
+    ],
+};

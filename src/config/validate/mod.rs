@@ -1,0 +1,101 @@
+//! What was typed → what is true: one file a table.
+
+mod edge;
+mod names;
+mod ports;
+mod route;
+mod secrets;
+mod site;
+mod sources;
+mod target;
+
+pub(super) use secrets::report as report_secrets;
+
+use std::path::{Path, PathBuf};
+
+use super::model::Config;
+use super::raw::{Table, Value};
+
+/// Reads the whole document. What it returns is true only where nothing was reported.
+pub(super) fn config(root: &Table<'_>, file: &Path) -> Config {
+    let home = Home(file.parent().unwrap_or(Path::new("")));
+    let sources = sources::read(root, &home);
+    let ports = ports::read(root, &sources);
+    let limits = edge::limits(root);
+    let tls = root.section("tls");
+    let client_ca = edge::client_ca(&tls, &home);
+    let defaults = site::Defaults { body: limits.body, client_ca, home: &home };
+    let sites = site::read(root, &ports, &sources, &defaults);
+    let config = Config {
+        file: Some(file.to_owned()),
+        sites,
+        tls: edge::tls(&tls),
+        store: edge::store(root),
+        client_address: edge::client_address(root, &sources),
+        limits,
+        log: edge::log(root),
+        admin: edge::admin(root),
+        process: edge::process(root),
+        rows: ports.into_rows(),
+        sources: sources.into_list(),
+    };
+    warn_of_unused(root, &config);
+    config
+}
+
+/// The directory of the configuration file, to which what the edge reads is relative.
+struct Home<'a>(&'a Path);
+
+impl Home<'_> {
+    fn resolve(&self, path: &str) -> PathBuf {
+        self.0.join(path)
+    }
+
+    /// A path that was typed.
+    fn path(&self, value: &Value<'_>) -> Option<PathBuf> {
+        path(value).map(|path| self.resolve(path))
+    }
+}
+
+/// Text that can be a path: not empty, no NUL.
+fn path<'a>(value: &Value<'a>) -> Option<&'a str> {
+    let text = value.text()?;
+    if text.is_empty() || text.contains('\0') {
+        value.refuse(format!("{text:?} is not a path"), "");
+        return None;
+    }
+    Some(text)
+}
+
+/// A row that no site uses, a source that nothing names.
+fn warn_of_unused(root: &Table<'_>, config: &Config) {
+    let report = root.report;
+    let entries = |name| root.get(name).and_then(|value| value.table_entries()).unwrap_or_default();
+    if !report.problems.borrow().is_empty() {
+        return;
+    }
+    for ((name, place, _), row) in entries("ports").into_iter().zip(0..) {
+        if !config.sites.iter().any(|site| site.rows.iter().any(|id| id.0 == row)) {
+            report.warn(
+                &place,
+                format!("no site uses the row {name}"),
+                "name it in a site's `ports`, or leave it out",
+            );
+        }
+    }
+    for (name, place, _) in entries("sources") {
+        if !is_named(config, name) {
+            report.warn(&place, format!("nothing names the source `{name}`"), "");
+        }
+    }
+}
+
+fn is_named(config: &Config, name: &str) -> bool {
+    let rows = config.rows.iter().map(|row| &row.gate);
+    let sites = config.sites.iter().map(|site| &site.gate);
+    let routes = config.sites.iter().flat_map(|site| &site.routes).map(|route| &route.gate);
+    let gates = rows.chain(sites).chain(routes).flat_map(|gate| gate.allow.iter().chain(&gate.deny));
+    let proxies = config.rows.iter().filter_map(|row| row.proxy_protocol.as_ref()).flatten();
+    let trusted = config.client_address.iter().flat_map(|client| &client.trusted);
+    gates.chain(proxies).chain(trusted).any(|source| &*source.name == name)
+}

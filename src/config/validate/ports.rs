@@ -1,0 +1,253 @@
+//! `[ports]`: the firewall, one row a port.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::super::model::{Bind, Place, Row, RowId, Serve};
+use super::super::raw::{Report, Table, Value, nearest};
+use super::super::schema::PORT;
+use super::sources::Sources;
+use crate::addr::Gate;
+
+/// The kernel's accept queue where a row says nothing, in connections.
+const BACKLOG: u32 = 4096;
+
+/// Ports that nobody opens to everyone, and what answers on them.
+const GUARDED: [(u16, &str); 17] = [
+    (1433, "SQL Server"),
+    (1521, "Oracle"),
+    (2379, "etcd"),
+    (3306, "MySQL"),
+    (5432, "PostgreSQL"),
+    (5672, "RabbitMQ"),
+    (5984, "CouchDB"),
+    (6379, "Redis"),
+    (6432, "PgBouncer"),
+    (8000, "Django"),
+    (8123, "ClickHouse"),
+    (9000, "ClickHouse"),
+    (9042, "Cassandra"),
+    (9200, "Elasticsearch"),
+    (9300, "Elasticsearch"),
+    (11211, "memcached"),
+    (27017, "MongoDB"),
+];
+
+/// The rows of a file, the broken ones among them.
+pub(super) struct Ports {
+    rows: Vec<Declared>,
+    /// Whether `[ports]` could be read, so that a row which is not there is wrong.
+    pub(super) known: bool,
+}
+
+struct Declared {
+    /// None: its key is wrong.
+    bind: Option<Bind>,
+    place: Place,
+    /// None: what it serves is wrong.
+    serve: Option<Serve>,
+    row: Option<Row>,
+}
+
+/// Reads `[ports]`, or gives the rows that hold without it.
+pub(super) fn read(root: &Table<'_>, sources: &Sources) -> Ports {
+    let Some(value) = root.get("ports") else {
+        let rows = [(80, Serve::Http), (443, Serve::Https)].map(|(port, serve)| standard(port, serve));
+        return Ports { rows: rows.into(), known: !root.report.incomplete };
+    };
+    let Some(entries) = value.table_entries() else { return Ports { rows: Vec::new(), known: false } };
+    let mut ports = Ports { rows: Vec::new(), known: true };
+    for (name, place, value) in entries {
+        let bind = bind(name, &place, root.report);
+        if let Some(bind) = bind {
+            ports.refuse_twin(bind, &place, root.report);
+        }
+        let declared = declare(bind, place, &value, sources);
+        ports.rows.push(declared);
+    }
+    ports.want_https(&value);
+    ports
+}
+
+fn standard(port: u16, serve: Serve) -> Declared {
+    let bind = Bind::All(port);
+    let row = Row {
+        bind,
+        serve,
+        gate: Gate::open(),
+        proxy_protocol: None,
+        max_connections: None,
+        backlog: BACKLOG,
+    };
+    Declared { bind: Some(bind), place: Place::default(), serve: Some(serve), row: Some(row) }
+}
+
+impl Ports {
+    pub(super) fn into_rows(self) -> Vec<Row> {
+        self.rows.into_iter().filter_map(|declared| declared.row).collect()
+    }
+
+    /// Every row.
+    pub(super) fn all(&self) -> Vec<RowId> {
+        (0..self.rows.len()).map(RowId).collect()
+    }
+
+    /// The row as its key names it.
+    pub(super) fn name(&self, id: RowId) -> String {
+        let bind = self.rows.get(id.0).and_then(|declared| declared.bind);
+        bind.map_or_else(|| "?".into(), |bind| bind.to_string())
+    }
+
+    /// Whether one of the rows serves https, or may be meant to.
+    pub(super) fn any_https(&self, rows: &[RowId]) -> bool {
+        let mut chosen = rows.iter().filter_map(|id| self.rows.get(id.0));
+        chosen.any(|declared| declared.serve != Some(Serve::Http))
+    }
+
+    /// The row that an element of a site's `ports` names.
+    pub(super) fn named(&self, item: &Value<'_>) -> Option<RowId> {
+        let name = if let Some(number) = item.node.as_integer() {
+            number.as_str().to_owned()
+        } else if let Some(text) = item.node.as_str() {
+            text.to_owned()
+        } else {
+            item.expected("a port, as in 443, or \"203.0.113.10:443\"");
+            return None;
+        };
+        let wanted = bind(&name, &item.place, item.report)?;
+        let found = self.rows.iter().position(|declared| declared.bind == Some(wanted)).map(RowId);
+        if found.is_none() && self.known && self.rows.iter().all(|declared| declared.bind.is_some()) {
+            item.refuse(format!("[ports] has no row {wanted}"), self.help(&name));
+        }
+        found
+    }
+
+    fn help(&self, wrong: &str) -> String {
+        let names: Vec<String> = self.all().into_iter().map(|id| self.name(id)).collect();
+        let near = nearest(wrong, names.iter().map(String::as_str));
+        let near = near.map(|name| format!("did you mean {name}? ")).unwrap_or_default();
+        format!("{near}its rows are {}", names.join(", "))
+    }
+
+    fn refuse_twin(&self, bind: Bind, place: &Place, report: &Report<'_>) {
+        let twin = self.rows.iter().find(|row| row.bind == Some(bind) && bind.port() != 0);
+        if let Some(twin) = twin {
+            let message =
+                format!("the row {bind} is given twice; the first is on line {}", report.line(&twin.place));
+            report.error(place, message, "keep one of the two");
+        }
+    }
+
+    fn want_https(&self, value: &Value<'_>) {
+        if !self.any_https(&self.all()) {
+            let help = "add one, as in 443 = { serve = \"https\", allow = [\"public\"] }";
+            value.refuse("no row serves https", help);
+        }
+    }
+}
+
+fn declare(bind: Option<Bind>, place: Place, value: &Value<'_>, sources: &Sources) -> Declared {
+    let Some(table) = value.table(&PORT) else { return Declared { bind, place, serve: None, row: None } };
+    let serve = table.choice("serve").map(|word| if word == "https" { Serve::Https } else { Serve::Http });
+    let gate = Gate {
+        allow: table.get("allow").map(|value| allowed(&value, sources)).unwrap_or_default(),
+        deny: denied(&table, sources),
+    };
+    refuse_open_store(bind, &table);
+    let row = bind.zip(serve).map(|(bind, serve)| Row {
+        bind,
+        serve,
+        gate,
+        proxy_protocol: table.get("proxy_protocol").map(|value| sources.believed(&value)),
+        max_connections: table.whole("max_connections").and_then(|count| count.try_into().ok()),
+        backlog: table.whole("backlog").and_then(|count| count.try_into().ok()).unwrap_or(BACKLOG),
+    });
+    Declared { bind, place, serve, row }
+}
+
+/// The gate of a site or a route: open to everyone where nothing is said.
+pub(super) fn gate(table: &Table<'_>, sources: &Sources) -> Gate {
+    let allow = table.get("allow").map(|value| allowed(&value, sources));
+    Gate { allow: allow.unwrap_or_else(|| Gate::open().allow), deny: denied(table, sources) }
+}
+
+fn allowed(value: &Value<'_>, sources: &Sources) -> Vec<crate::addr::Source> {
+    if value.node.as_array().is_some_and(|items| items.is_empty()) {
+        value.refuse("the list is empty and lets nobody in", "name a source, as in [\"public\"]");
+    }
+    sources.listed(value)
+}
+
+fn denied(table: &Table<'_>, sources: &Sources) -> Vec<crate::addr::Source> {
+    let Some(value) = table.get("deny") else { return Vec::new() };
+    for item in value.node.as_array().is_some().then(|| value.items()).flatten().unwrap_or_default() {
+        if item.node.as_str() == Some("public") {
+            item.refuse(
+                "\"public\" denied is everyone denied",
+                "name in `allow` who may pass, and leave this out",
+            );
+        }
+    }
+    sources.listed(&value)
+}
+
+/// A forwarded port of a data store, or Django's own, is never everyone's.
+fn refuse_open_store(bind: Option<Bind>, table: &Table<'_>) {
+    let Some(forward) = table.get("forward") else { return };
+    let Some(allow) = table.get("allow").filter(|value| value.node.is_array()) else { return };
+    let target = forward.node.as_str().and_then(|text| text.rsplit(':').next()?.parse().ok());
+    let guarded = |port: u16| GUARDED.iter().find(|(number, _)| *number == port);
+    let Some((port, what)) = bind.map(Bind::port).into_iter().chain(target).find_map(guarded) else { return };
+    let items = allow.items().unwrap_or_default();
+    if let Some(public) = items.iter().find(|item| item.node.as_str() == Some("public")) {
+        let help = if *what == "Django" {
+            "let Django be reached through a [[site]] alone, and leave this row out"
+        } else {
+            "allow a source of your own instead, as in [\"internal\"]"
+        };
+        public.refuse(format!("this row opens {what}'s port {port} to everyone"), help);
+    }
+}
+
+/// Reads the key of a row: `443`, or `203.0.113.10:443` and `[2001:db8::1]:443` for one address.
+fn bind(name: &str, place: &Place, report: &Report<'_>) -> Option<Bind> {
+    let wrong = |message: String, help: String| {
+        report.error(place, message, help);
+        None
+    };
+    if let Some(port) = port(name) {
+        return Some(Bind::All(port));
+    }
+    let Ok(address) = name.parse::<SocketAddr>() else {
+        return wrong(format!("{name:?} is not a row"), row_help(name));
+    };
+    let number = address.port();
+    match address.ip() {
+        ip if ip.is_unspecified() => wrong(
+            format!("\"{address}\" is every address"),
+            format!("write {number}, which is IPv4 and IPv6"),
+        ),
+        IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some() => {
+            let four = SocketAddr::new(ip.to_canonical(), number);
+            wrong(format!("\"{address}\" is an IPv4 address in IPv6 clothes"), format!("write \"{four}\""))
+        }
+        ip if ip.is_multicast() || ip == IpAddr::from([255; 4]) => {
+            wrong(format!("nothing can listen on \"{address}\""), "write an address of this machine".into())
+        }
+        _ => Some(Bind::One(address)),
+    }
+}
+
+fn port(text: &str) -> Option<u16> {
+    let plain = text.bytes().all(|b| b.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
+    text.parse().ok().filter(|_| plain)
+}
+
+fn row_help(name: &str) -> String {
+    if let Ok(ip) = name.parse::<IpAddr>() {
+        return format!("write the port as well, as in \"{}\"", SocketAddr::new(ip, 443));
+    }
+    if !name.is_empty() && name.bytes().all(|b| b.is_ascii_digit()) {
+        return "a port is a number from 1 to 65535 (0: the kernel chooses)".into();
+    }
+    "write a port, 443, or \"address:port\", as in \"203.0.113.10:443\" or \"[2001:db8::1]:443\"".into()
+}

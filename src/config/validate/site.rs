@@ -1,0 +1,215 @@
+//! `[[site]]`: what is served under which names.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::super::model::{Action, Certificate, PathPattern, Place, Proxy, Route, RowId, Site};
+use super::super::raw::{Table, Value, did_you_mean};
+use super::super::schema::CERTIFICATE;
+use super::ports::{Ports, gate};
+use super::route::Site as Inherited;
+use super::sources::Sources;
+use super::{Home, names, route, target};
+use crate::addr::Gate;
+use crate::name::HostPattern;
+
+/// Strict-Transport-Security where a site says nothing.
+const HSTS: Duration = Duration::from_hours(365 * 24);
+/// What to write while there is no ACME.
+const CERTIFICATE_HELP: &str = "write certificate = \"internal\" for the edge's own CA (development), or \
+                                certificate = { cert = \"….pem\", key = \"….pem\" }";
+
+/// What a site takes over from the rest of the file.
+pub(super) struct Defaults<'a> {
+    pub(super) body: u64,
+    pub(super) client_ca: Option<(PathBuf, Place)>,
+    pub(super) home: &'a Home<'a>,
+}
+
+/// Reads every `[[site]]`.
+pub(super) fn read(root: &Table<'_>, ports: &Ports, sources: &Sources, defaults: &Defaults<'_>) -> Vec<Site> {
+    let tables = root.tables("site");
+    let mut claims = Vec::new();
+    let sites = tables.iter().filter_map(|table| one(table, ports, sources, defaults, &mut claims)).collect();
+    names::refuse_clashes(&claims, ports, root.report);
+    sites
+}
+
+fn one(
+    table: &Table<'_>,
+    ports: &Ports,
+    sources: &Sources,
+    defaults: &Defaults<'_>,
+    claims: &mut Vec<names::Claim>,
+) -> Option<Site> {
+    let domains = table.get("domains").map(|value| names::domains(&value)).unwrap_or_default();
+    let redirect = table.get("redirect").map(|value| names::redirects(&value)).unwrap_or_default();
+    want_canonical(table, &domains, redirect.is_empty());
+    let rows = rows(table, ports);
+    let redirected = redirect.iter().map(|(name, place)| (HostPattern::Exact(name.clone()), place.clone()));
+    claims.extend(domains.iter().cloned().chain(redirected).map(|(name, place)| names::Claim {
+        name,
+        place,
+        rows: rows.clone(),
+    }));
+    let (certificate, certificate_place) = certificate(table, defaults.home);
+    let (client_ca, client_ca_place) = client_ca(table, defaults);
+    let hsts = hsts(table, certificate.as_ref());
+    let routes = routes(table, sources, defaults);
+    Some(Site {
+        domains: domains.into_iter().map(|(name, _)| name).collect(),
+        redirect: redirect.into_iter().map(|(name, _)| name).collect(),
+        rows,
+        gate: gate(table, sources),
+        certificate: certificate?,
+        certificate_place,
+        client_ca,
+        client_ca_place,
+        hsts,
+        routes,
+    })
+}
+
+/// A redirect needs a whole name to lead to.
+fn want_canonical(table: &Table<'_>, domains: &[(HostPattern, Place)], none_redirected: bool) {
+    let canonical = domains.iter().any(|(name, _)| matches!(name, HostPattern::Exact(_)));
+    if let (false, false, false, Some(value)) =
+        (canonical, none_redirected, domains.is_empty(), table.get("redirect"))
+    {
+        value.refuse("`domains` has no whole name to redirect to", "put one in front of the wildcard");
+    }
+}
+
+fn rows(table: &Table<'_>, ports: &Ports) -> Vec<RowId> {
+    let Some(value) = table.get("ports") else { return ports.all() };
+    let items = value.items().unwrap_or_default();
+    let mut rows: Vec<RowId> = Vec::new();
+    let mut whole = value.node.is_array();
+    for item in &items {
+        let row = ports.named(item);
+        whole &= row.is_some();
+        if row.is_some_and(|row| rows.contains(&row)) {
+            item.refuse("this row is listed twice", "keep one of the two");
+        }
+        rows.extend(row);
+    }
+    if whole && !ports.any_https(&rows) {
+        value.refuse("the site has no https row", "name one, as in ports = [80, 443]");
+    }
+    rows
+}
+
+fn certificate(table: &Table<'_>, home: &Home<'_>) -> (Option<Certificate>, Place) {
+    let Some(value) = table.get("certificate") else { return (None, table.place.clone()) };
+    let place = value.place.clone();
+    let certificate = match value.node.as_str() {
+        Some("internal") => Some(Certificate::Internal),
+        Some("acme") => {
+            value.refuse("certificates from an ACME CA are not built into this version", CERTIFICATE_HELP);
+            None
+        }
+        Some(text) => {
+            let near = did_you_mean(text, ["internal"].into_iter());
+            value.refuse(
+                format!("{text:?} is not a certificate"),
+                if near.is_empty() { CERTIFICATE_HELP } else { &near },
+            );
+            None
+        }
+        None if value.node.is_table() => value.table(&CERTIFICATE).and_then(|table| files(&table, home)),
+        None => {
+            value.mismatch();
+            None
+        }
+    };
+    (certificate, place)
+}
+
+fn files(table: &Table<'_>, home: &Home<'_>) -> Option<Certificate> {
+    let cert = table.get("cert").and_then(|value| pem(&value, home));
+    let key = table.get("key").and_then(|value| pem(&value, home));
+    Some(Certificate::Files { cert: cert?, key: key? })
+}
+
+/// The path of a PEM file, and not the PEM itself.
+fn pem(value: &Value<'_>, home: &Home<'_>) -> Option<PathBuf> {
+    let text = value.text()?;
+    if text.contains("PRIVATE KEY") {
+        value.report.secret(&value.place, "put it in a file of mode 0600, and write the path of that file");
+        return None;
+    }
+    if text.contains("-----BEGIN") {
+        value.refuse(
+            "this is PEM, and the path of a file is wanted",
+            "put it in a file beside this one, and name that",
+        );
+        return None;
+    }
+    home.path(value)
+}
+
+fn client_ca(table: &Table<'_>, defaults: &Defaults<'_>) -> (Option<PathBuf>, Place) {
+    match table.get("client_ca") {
+        Some(value) => (pem(&value, defaults.home), value.place),
+        None => match &defaults.client_ca {
+            Some((path, place)) => (Some(path.clone()), place.clone()),
+            None => (None, Place::default()),
+        },
+    }
+}
+
+fn hsts(table: &Table<'_>, certificate: Option<&Certificate>) -> Option<Duration> {
+    let internal = certificate == Some(&Certificate::Internal);
+    let Some(value) = table.get("hsts") else { return (!internal).then_some(HSTS) };
+    match value.flag() {
+        Some(false) => return None,
+        Some(true) => value.refuse("true does not say for how long", "write \"365d\", or leave the key out"),
+        None => {}
+    }
+    let age = value.node.as_bool().is_none().then(|| value.duration()).flatten()?;
+    if age.subsec_millis() != 0 {
+        value.refuse("Strict-Transport-Security counts whole seconds", "write \"365d\"");
+    }
+    if internal && !age.is_zero() {
+        let help = "browsers will refuse the name with any other certificate, long after this CA is gone";
+        value.report.warn(&value.place, "Strict-Transport-Security on a site with the edge's own CA", help);
+    }
+    Some(age)
+}
+
+fn routes(table: &Table<'_>, sources: &Sources, defaults: &Defaults<'_>) -> Vec<Route> {
+    let timeouts = timeouts(table);
+    let targets = table.get("upstream").and_then(|value| target::read(&value, defaults.home));
+    let proxy = targets.map(|targets| Proxy { targets, ..timeouts.clone() });
+    let body = table.size("body").unwrap_or(defaults.body);
+    let inherited = Inherited {
+        proxy: proxy.as_ref(),
+        has_upstream: !table.lacks("upstream"),
+        timeouts: &timeouts,
+        body,
+        sources,
+        home: defaults.home,
+    };
+    let tables = table.tables("route");
+    if tables.is_empty() && table.lacks("upstream") && table.lacks("route") {
+        let help = "give it an upstream, as in upstream = \"django:8000\"";
+        table.report.error(&table.place, "nothing answers on this site", help);
+    }
+    let mut routes = route::read(&tables, &inherited);
+    let root = PathPattern::Prefix("/".into());
+    if let Some(proxy) = proxy.filter(|_| routes.iter().all(|route| route.path != root)) {
+        routes.push(Route { path: root, gate: Gate::open(), body, action: Action::Proxy(proxy) });
+    }
+    routes
+}
+
+/// `[site.proxy]`, with no targets.
+fn timeouts(table: &Table<'_>) -> Proxy {
+    let proxy = table.section("proxy");
+    let duration = |name| proxy.duration(name).unwrap_or_default();
+    Proxy {
+        targets: Vec::new(),
+        connect_timeout: duration("connect_timeout"),
+        response_timeout: duration("response_timeout"),
+    }
+}

@@ -1,0 +1,283 @@
+//! `[sources]`: named groups of addresses.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use ipnet::{IpNet, Ipv4Net};
+
+use super::super::model::Place;
+use super::super::raw::{Table, Value, did_you_mean};
+use super::super::schema::SOURCE_FILE;
+use super::Home;
+use crate::addr::{CidrSet, Source};
+
+/// How many wrong lines of one file are named.
+const NAMED_LINES: usize = 20;
+/// The largest CIDR file, in octets: some five million rows.
+const MAX_FILE: u64 = 256 << 20;
+/// The longest name of a source.
+const MAX_NAME: usize = 64;
+
+/// The sources of a file, the broken ones among them.
+pub(super) struct Sources {
+    list: Vec<Source>,
+    /// Whether `[sources]` could be read, so that a name which is not there is wrong.
+    known: bool,
+}
+
+/// Reads `[sources]`.
+pub(super) fn read(root: &Table<'_>, home: &Home<'_>) -> Sources {
+    let Some(value) = root.get("sources") else { return Sources { list: Vec::new(), known: true } };
+    let Some(entries) = value.table_entries() else { return Sources { list: Vec::new(), known: false } };
+    let mut list: Vec<Source> = Vec::new();
+    for (name, place, value) in entries {
+        check_name(name, &place, &value);
+        let nets = networks(&value, home);
+        refuse_everyone(&nets, &value);
+        list.push(Source {
+            name: name.into(),
+            members: Some(Arc::new(nets.into_iter().collect::<CidrSet>())),
+        });
+    }
+    Sources { list, known: true }
+}
+
+impl Sources {
+    pub(super) fn into_list(self) -> Vec<Source> {
+        self.list
+    }
+
+    /// The sources of a list, `public` among them where it is named.
+    pub(super) fn listed(&self, value: &Value<'_>) -> Vec<Source> {
+        value.items().unwrap_or_default().iter().filter_map(|item| self.named(item)).collect()
+    }
+
+    /// The sources of a list of peers that are believed. `public` is nobody to believe.
+    pub(super) fn believed(&self, value: &Value<'_>) -> Vec<Source> {
+        let items = value.items().unwrap_or_default();
+        if items.is_empty() && value.node.is_array() {
+            value.refuse("the list is empty", "name a source, or leave the key out");
+        }
+        for item in items.iter().filter(|item| item.node.as_str() == Some("public")) {
+            let help = "name a source that holds the proxies alone; believing everyone lets every client claim \
+                        any address";
+            item.refuse("\"public\" cannot be believed about the client's address", help);
+        }
+        items.iter().filter_map(|item| self.named(item)).collect()
+    }
+
+    fn named(&self, item: &Value<'_>) -> Option<Source> {
+        let name = item.text()?;
+        if name == "public" {
+            return Some(Source::public());
+        }
+        let found = self.list.iter().find(|source| &*source.name == name);
+        if found.is_none() && self.known {
+            item.refuse(format!("no source is named {name:?}"), self.help(name));
+        }
+        found.cloned()
+    }
+
+    fn help(&self, name: &str) -> String {
+        if let Ok(net) = network(name) {
+            return format!(
+                "name the address in [sources], as in office = [\"{net}\"], and write \"office\" here"
+            );
+        }
+        let names = || self.list.iter().map(|source| &*source.name).chain(["public"]);
+        match did_you_mean(name, names()) {
+            none if none.is_empty() => {
+                format!(
+                    "[sources] has {}",
+                    names().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ")
+                )
+            }
+            meant => meant,
+        }
+    }
+}
+
+fn check_name(name: &str, place: &Place, value: &Value<'_>) {
+    let legal = |b: u8| b.is_ascii_alphanumeric() || b"_-.".contains(&b);
+    if name.eq_ignore_ascii_case("public") {
+        let help = "it is built in and means everyone; choose another name";
+        value.report.error(place, format!("the source `{name}` cannot be redefined"), help);
+    } else if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(legal) {
+        let help = format!("letters, digits, `_`, `-` and `.`, {MAX_NAME} at most");
+        value.report.error(place, format!("{name:?} cannot be the name of a source"), help);
+    }
+}
+
+fn networks(value: &Value<'_>, home: &Home<'_>) -> Vec<IpNet> {
+    if value.node.is_table() {
+        let file = value.table(&SOURCE_FILE).and_then(|table| table.get("file"));
+        return file
+            .and_then(|file| Some((home.path(&file)?, file)))
+            .map_or_else(Vec::new, |(path, file)| from_file(&path, &file));
+    }
+    let Some(items) = value.node.as_array() else {
+        value.expected("a list, as in [\"203.0.113.0/24\"], or { file = \"…\" }");
+        return Vec::new();
+    };
+    if items.is_empty() {
+        value.refuse("the source is empty", "list its addresses, or leave it out");
+    }
+    let items = value.items().unwrap_or_default();
+    items.iter().filter_map(from_item).collect()
+}
+
+fn from_item(item: &Value<'_>) -> Option<IpNet> {
+    let text = item.node.as_str();
+    if text.is_none() {
+        item.expected("an address or network as text, as in \"203.0.113.0/24\"");
+    }
+    network(text?).map_err(|wrong| item.refuse(wrong.message, wrong.help)).ok()
+}
+
+fn from_file(path: &Path, value: &Value<'_>) -> Vec<IpNet> {
+    let bytes = match read_bounded(path) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            value.refuse(format!("{} cannot be read: {error}", path.display()), "");
+            return Vec::new();
+        }
+    };
+    let (nets, wrong) = parse_lines(&bytes);
+    if !wrong.is_empty() {
+        let shown =
+            wrong.iter().take(NAMED_LINES).map(|(line, wrong)| format!("\n  line {line}: {}", wrong.message));
+        let rest = wrong.len().saturating_sub(NAMED_LINES);
+        let more = if rest > 0 { format!("\n  and {rest} more") } else { String::new() };
+        let what = if wrong.len() == 1 { "a wrong line" } else { "wrong lines" };
+        let message = format!("{} has {what}:{}{more}", path.display(), shown.collect::<String>());
+        value.refuse(message, "one address or CIDR a line; # begins a comment");
+    } else if nets.is_empty() {
+        value.refuse(
+            format!("{} names no address", path.display()),
+            "list one a line, or leave the source out",
+        );
+    }
+    nets
+}
+
+fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+    let file = File::open(path)?;
+    // Opening a pipe would wait for its writer, and a device may never end.
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(io::Error::other("larger than 256 MiB"));
+    }
+    Ok(bytes)
+}
+
+/// The networks of a file, and its wrong lines by number.
+fn parse_lines(bytes: &[u8]) -> (Vec<IpNet>, Vec<(usize, Wrong)>) {
+    let mut nets = Vec::new();
+    let mut wrong = Vec::new();
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    for (index, line) in bytes.split(|&b| b == b'\n').enumerate() {
+        let text = line.split(|&b| b == b'#').next().unwrap_or(line).trim_ascii();
+        if text.is_empty() {
+            continue;
+        }
+        match network(&String::from_utf8_lossy(text)) {
+            Ok(net) => nets.push(net),
+            Err(error) => wrong.push((index + 1, error)),
+        }
+    }
+    (nets, wrong)
+}
+
+/// Why a text is not a network.
+#[derive(Debug)]
+struct Wrong {
+    message: String,
+    help: String,
+}
+
+/// Reads an address, or a network without host bits.
+fn network(text: &str) -> Result<IpNet, Wrong> {
+    let wrong = |message: String, help: &str| Err(Wrong { message, help: help.into() });
+    if let Ok(ip) = text.parse::<IpAddr>() {
+        return unmapped(IpNet::from(ip), text);
+    }
+    match text.parse::<IpNet>() {
+        Ok(net) if net.trunc() == net => unmapped(net, text),
+        Ok(net) => {
+            let (meant, host) = (net.trunc(), net.addr());
+            let message = format!("{text:?} has host bits set; the network is \"{meant}\"");
+            Err(Wrong { message, help: format!("write \"{meant}\", or \"{host}\" for the one address") })
+        }
+        Err(_) if looks_like_name(text) => wrong(
+            format!("{text:?} is a name, and a source holds addresses"),
+            "list the addresses: a name's answer is its owner's to change, and an allow list must not be",
+        ),
+        Err(_) => wrong(
+            format!("{text:?} is not an address or network"),
+            "write \"203.0.113.7\", \"203.0.113.0/24\" or \"2001:db8::/32\"",
+        ),
+    }
+}
+
+/// An IPv4-mapped network never meets a client, for a client's address is folded to IPv4.
+fn unmapped(net: IpNet, text: &str) -> Result<IpNet, Wrong> {
+    let IpNet::V6(six) = net else { return Ok(net) };
+    let Some(four) = six.addr().to_ipv4_mapped().filter(|_| six.prefix_len() >= 96) else { return Ok(net) };
+    let four =
+        Ipv4Net::new(four, six.prefix_len() - 96).map_or_else(|_| four.to_string(), |net| net.to_string());
+    let message = format!("{text:?} is an IPv4 network in IPv6 clothes");
+    Err(Wrong { message, help: format!("write \"{four}\"") })
+}
+
+fn looks_like_name(text: &str) -> bool {
+    text.bytes().any(|b| b.is_ascii_alphabetic())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
+}
+
+fn refuse_everyone(nets: &[IpNet], value: &Value<'_>) {
+    let four = nets.iter().filter_map(|net| match net {
+        IpNet::V4(net) => Some((u128::from(net.network().to_bits()), u128::from(net.broadcast().to_bits()))),
+        IpNet::V6(_) => None,
+    });
+    let six = nets.iter().filter_map(|net| match net {
+        IpNet::V6(net) => Some((net.network().to_bits(), net.broadcast().to_bits())),
+        IpNet::V4(_) => None,
+    });
+    let whole = |family: &str| {
+        let help = "for everyone, write \"public\" in the allow list";
+        value.refuse(format!("the source holds every {family} address"), help);
+    };
+    if covers(four.collect(), u128::from(u32::MAX)) {
+        whole("IPv4");
+    }
+    if covers(six.collect(), u128::MAX) {
+        whole("IPv6");
+    }
+}
+
+/// Whether ranges, both ends included, hold every number from 0 to `last`.
+fn covers(mut ranges: Vec<(u128, u128)>, last: u128) -> bool {
+    let total = ranges.iter().fold(0_u128, |sum, (from, to)| sum.saturating_add(to - from).saturating_add(1));
+    if total < last {
+        return false;
+    }
+    ranges.sort_unstable();
+    let mut next = 0;
+    for (from, to) in ranges {
+        if from > next {
+            return false;
+        }
+        if to >= last {
+            return true;
+        }
+        next = next.max(to + 1);
+    }
+    false
+}
