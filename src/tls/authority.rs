@@ -103,7 +103,10 @@ impl Authority {
         let text = std::str::from_utf8(bytes).map_err(|_| "not a PEM file")?;
         let pem = certificate_pem(text).ok_or("no certificate in it")?;
         let root = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| "no certificate in it")?;
-        let key = KeyPair::from_pem(text).map_err(|_| "no usable private key in it")?;
+        let key = PrivateKeyDer::from_pem_slice(bytes)
+            .ok()
+            .and_then(|der| KeyPair::try_from(&der).ok())
+            .ok_or("no usable private key in it")?;
         let not_after = check(&root, &key)?;
         let issuer = Issuer::from_ca_cert_der(&root, key).map_err(|error| error.to_string())?;
         Ok((Self { root, not_after, issuer }, pem))
