@@ -1,1 +1,4 @@
 //! Sockets: listening, accepting, and the PROXY protocol.
+
+pub mod accept;
+pub mod listen;
