@@ -1,1 +1,127 @@
 //! What stands behind the edge: targets, pools, and sending.
+//!
+//! A request's way out: [`Upstream::call`] takes a [`Permit<Route>`], finds an idle connection or dials a
+//! target, and gives back the head of the answer and a [`Call`] from which its body is read. Everything happens in the
+//! task of the client's connection: there is no task for an upstream connection, and no channel.
+
+mod call;
+mod conn;
+mod dial;
+mod pool;
+mod resolve;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Method;
+use tokio::time::Instant;
+
+pub use call::{Answer, Call, Chunk};
+pub use conn::Io;
+pub use pool::Pools;
+
+use crate::addr::{Permit, Route};
+use crate::config::model::Proxy;
+use crate::fault::Fault;
+use crate::wire::Body;
+
+/// One upstream of the configuration. Workers share it, each with connections of its own.
+#[derive(Debug)]
+pub struct Upstream {
+    proxy: Proxy,
+    id: u64,
+    next: AtomicUsize,
+}
+
+/// A request on its way out.
+pub struct Outgoing {
+    /// The head as it goes over the wire, with its empty line.
+    pub head: Bytes,
+    /// The body, if there is one.
+    pub body: Option<Body>,
+    /// Whether the body is sent in chunks; otherwise the head has its length.
+    pub chunked: bool,
+    /// The method, which says how the answer is framed and whether the request may be sent twice.
+    pub method: Method,
+    /// Whether the answer may be a 101.
+    pub upgrade: bool,
+}
+
+/// What is known of a call for the access line, however it ends.
+#[derive(Debug, Clone, Default)]
+pub struct Trace {
+    /// The address of the last target that was tried.
+    pub peer: Option<Arc<str>>,
+    /// What connecting took; zero on a pooled connection.
+    pub connect: Duration,
+    /// From the call to the first byte of the final answer.
+    pub first_byte: Option<Duration>,
+}
+
+impl Upstream {
+    /// A new upstream, with no connections yet.
+    pub fn new(proxy: &Proxy) -> Arc<Self> {
+        static IDS: AtomicU64 = AtomicU64::new(0);
+        let id = IDS.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Self { proxy: proxy.clone(), id, next: AtomicUsize::new(0) })
+    }
+
+    /// What the configuration says of it.
+    pub fn proxy(&self) -> &Proxy {
+        &self.proxy
+    }
+
+    /// Sends a request and waits for the first head of the answer, which may be an interim one.
+    ///
+    /// Each target is tried once, beginning with the next in turn, until one takes the connection. A pooled
+    /// connection that turns out closed is replaced by a fresh one, where sending twice is safe (RFC 9110
+    /// section 9.2.2) and the body was not touched.
+    pub async fn call(
+        &self,
+        permit: Permit<Route>,
+        pools: &Pools,
+        mut outgoing: Outgoing,
+        trace: &mut Trace,
+    ) -> Result<(Answer, Call), Fault> {
+        loop {
+            let conn = self.connection(permit, pools, &outgoing.method, trace).await?;
+            let mut call = Call::new(conn, pools.clone(), self.proxy.response_timeout, outgoing);
+            match call.head().await {
+                Ok(answer) => return Ok((answer, call)),
+                Err(fault @ Fault::Stale { .. }) => outgoing = call.take_back().ok_or(fault)?,
+                Err(fault) => return Err(fault),
+            }
+        }
+    }
+
+    async fn connection(
+        &self,
+        permit: Permit<Route>,
+        pools: &Pools,
+        method: &Method,
+        trace: &mut Trace,
+    ) -> Result<conn::Conn, Fault> {
+        let first = self.next.fetch_add(1, Ordering::Relaxed);
+        let mut last = Fault::Unavailable("the upstream has no target");
+        for turn in 0..self.proxy.targets.len() {
+            let index = first.wrapping_add(turn) % self.proxy.targets.len();
+            let Some(target) = self.proxy.targets.get(index) else { continue };
+            let key = pool::Key { upstream: self.id, target: index };
+            if let Some(conn) = pools.take(key, method.is_idempotent()) {
+                trace.peer = Some(conn.peer.clone());
+                trace.connect = Duration::ZERO;
+                return Ok(conn);
+            }
+            let start = Instant::now();
+            let dialed = pools.dialer().dial(permit, target, key, self.proxy.connect_timeout, trace).await;
+            trace.connect = start.elapsed();
+            match dialed {
+                Ok(conn) => return Ok(conn),
+                Err(fault) => last = fault,
+            }
+        }
+        Err(last)
+    }
+}

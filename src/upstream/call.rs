@@ -1,0 +1,429 @@
+//! One request and its answer on one connection: both directions at once, in one task.
+
+use std::future::{Future, poll_fn};
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::{Method, StatusCode};
+use http_body::Body as _;
+use tokio::io::{AsyncReadExt, AsyncWrite};
+
+use super::conn::{Conn, Io};
+use super::{Outgoing, Pools};
+use crate::fault::Fault;
+use crate::wire::chunked::{Decoded, Decoder, size_line};
+use crate::wire::head::{Head, Known, MAX_RESPONSE_HEAD, Scanner, StatusLine, Version, members};
+use crate::wire::scratch::poll_read_into;
+use crate::wire::{Body, Framing, framing};
+
+/// The most that one read of a body brings, in octets: what a TLS stream takes before it wants to be flushed.
+const READ: usize = 64 * 1024;
+/// The most interim answers to one request.
+const MAX_INTERIM: u32 = 16;
+
+/// The head of an answer.
+#[derive(Debug)]
+pub struct Answer {
+    /// Its status; 1xx other than 101 means that another head follows.
+    pub status: StatusCode,
+    /// Its field lines.
+    pub head: Head,
+    /// How its body ends.
+    pub framing: Framing,
+}
+
+/// A piece of an answer's body.
+#[derive(Debug)]
+pub enum Chunk {
+    /// Data; never empty.
+    Data(Bytes),
+    /// The end, with the trailers if there are any.
+    End(Option<Head>),
+}
+
+/// A request in progress.
+pub struct Call {
+    /// None once it went back to its pool.
+    conn: Option<Conn>,
+    pools: Pools,
+    timeout: Duration,
+    method: Method,
+    upgrade: bool,
+    sender: Sender,
+    scanner: Scanner,
+    interim: u32,
+    /// What follows in the answer's body.
+    receiver: Receiver,
+    keep_alive: bool,
+}
+
+/// The request's way out.
+struct Sender {
+    /// The head as it was given, for sending it again.
+    head: Bytes,
+    /// What of the head, and of the framing, goes out before `data`.
+    front: Bytes,
+    data: Bytes,
+    body: Option<Body>,
+    /// Whether the body was asked for anything yet: until then the request can be sent again.
+    touched: bool,
+    chunked: bool,
+    phase: Phase,
+    /// Whether something was written since the last look.
+    moved: bool,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// The first chunk has no line end before it.
+    First,
+    Body,
+    Done,
+    /// The upstream does not take more; its answer may tell why.
+    Broken(Option<io::Error>),
+}
+
+#[derive(Debug)]
+enum Receiver {
+    Length(u64),
+    Chunked(Decoder),
+    Close,
+    Done,
+}
+
+impl Call {
+    pub(super) fn new(conn: Conn, pools: Pools, timeout: Duration, outgoing: Outgoing) -> Self {
+        let sender = Sender {
+            front: outgoing.head.clone(),
+            head: outgoing.head,
+            data: Bytes::new(),
+            body: outgoing.body,
+            touched: false,
+            chunked: outgoing.chunked,
+            phase: Phase::First,
+            moved: false,
+        };
+        Self {
+            conn: Some(conn),
+            pools,
+            timeout,
+            method: outgoing.method,
+            upgrade: outgoing.upgrade,
+            sender,
+            scanner: Scanner::default(),
+            interim: 0,
+            receiver: Receiver::Done,
+            keep_alive: false,
+        }
+    }
+
+    /// The next head of the answer. After an interim one (1xx, but 101) call it again.
+    pub async fn head(&mut self) -> Result<Answer, Fault> {
+        poll_fn(|cx| self.poll_head(cx)).await
+    }
+
+    /// The next piece of the body, after the final head.
+    pub fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Chunk, Fault>> {
+        self.poll_send(cx)?;
+        let Some(conn) = &mut self.conn else { return Poll::Ready(Ok(Chunk::End(None))) };
+        let polled = loop {
+            if let Some(chunk) = self.receiver.take(&mut conn.buffer)? {
+                break chunk;
+            }
+            match self.receiver.poll_read(conn, cx) {
+                Poll::Ready(more) => {
+                    conn.deadline.clear();
+                    if !more? {
+                        break Chunk::End(None);
+                    }
+                }
+                Poll::Pending => return self.poll_stalled(cx),
+            }
+        };
+        if matches!(polled, Chunk::End(_)) {
+            self.finish();
+        }
+        Poll::Ready(Ok(polled))
+    }
+
+    /// The answer has no body: the connection is free.
+    pub fn end(mut self) {
+        self.finish();
+    }
+
+    /// No more silence is too long: for event streams.
+    pub fn wait_for_ever(&mut self) {
+        self.timeout = Duration::MAX;
+    }
+
+    /// Whether the whole body was taken, by its length.
+    pub fn is_at_end(&self) -> bool {
+        matches!(self.receiver, Receiver::Length(0) | Receiver::Done)
+    }
+
+    /// The connection itself, after a 101, with the bytes that came behind the head.
+    pub fn into_tunnel(mut self) -> Option<(Io, Bytes)> {
+        self.conn.take().map(|conn| (conn.io, conn.buffer.freeze()))
+    }
+
+    /// The request, where none of it was used up and sending it again is safe.
+    pub(super) fn take_back(self) -> Option<Outgoing> {
+        if self.sender.touched || !self.method.is_idempotent() {
+            return None;
+        }
+        Some(Outgoing {
+            head: self.sender.head,
+            body: self.sender.body,
+            chunked: self.sender.chunked,
+            method: self.method,
+            upgrade: self.upgrade,
+        })
+    }
+
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Answer, Fault>> {
+        loop {
+            self.poll_send(cx)?;
+            let Some(conn) = &mut self.conn else {
+                return Poll::Ready(Err(Fault::internal("an answer was read twice")));
+            };
+            if let Some(end) = self.scanner.find_end(&conn.buffer).map_err(|_| broken("a malformed head"))? {
+                return Poll::Ready(self.take_head(end));
+            }
+            if conn.buffer.len() > MAX_RESPONSE_HEAD {
+                return Poll::Ready(Err(broken("the head is too long")));
+            }
+            match poll_read_into(&mut conn.io, &mut conn.buffer, cx) {
+                Poll::Ready(Ok(0)) => {
+                    return Poll::Ready(Err(self.ended(io::ErrorKind::UnexpectedEof.into())));
+                }
+                Poll::Ready(Ok(_)) => conn.deadline.clear(),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(self.ended(error))),
+                Poll::Pending => return self.poll_stalled(cx),
+            }
+        }
+    }
+
+    fn take_head(&mut self, end: usize) -> Result<Answer, Fault> {
+        let Some(conn) = &mut self.conn else { return Err(Fault::internal("an answer was read twice")) };
+        let mut head = Head::default();
+        let line = head.parse_response(&conn.buffer.split_to(end)).map_err(|_| broken("a malformed head"))?;
+        self.scanner = Scanner::default();
+        let framing = framing::of_response(&head, line.version, line.status, &self.method)?;
+        if line.status == StatusCode::SWITCHING_PROTOCOLS {
+            if !self.upgrade {
+                return Err(broken("a protocol switch that nobody asked for"));
+            }
+        } else if line.status.is_informational() {
+            self.interim += 1;
+            if self.interim > MAX_INTERIM {
+                return Err(broken("too many interim answers"));
+            }
+        } else {
+            self.keep_alive = keeps_alive(&head, line);
+            self.receiver = Receiver::new(framing);
+        }
+        Ok(Answer { status: line.status, head, framing })
+    }
+
+    /// Moves the request along. An error is the client's; what the upstream does not take is kept for later.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<(), Fault> {
+        let Some(conn) = &mut self.conn else { return Ok(()) };
+        self.sender.poll(&mut conn.io, cx)
+    }
+
+    /// Nothing can be read now. Who is waited for: the client, whose body has a deadline of its own, or the upstream?
+    fn poll_stalled<T>(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, Fault>> {
+        let Some(conn) = &mut self.conn else { return Poll::Pending };
+        if self.sender.waits_for_client() || self.timeout == Duration::MAX {
+            conn.deadline.clear();
+            return Poll::Pending;
+        }
+        if std::mem::take(&mut self.sender.moved) || !conn.deadline.is_set() {
+            conn.deadline.set(self.timeout);
+        }
+        ready!(conn.deadline.poll_passed(cx));
+        Poll::Ready(Err(Fault::ResponseTimeout))
+    }
+
+    /// The connection ended where a head was due.
+    fn ended(&mut self, source: io::Error) -> Fault {
+        let fresh = self.conn.as_ref().is_none_or(|conn| !conn.reused || !conn.buffer.is_empty());
+        let source = match &mut self.sender.phase {
+            Phase::Broken(error) => error.take().unwrap_or(source),
+            _ => source,
+        };
+        if fresh || self.interim > 0 {
+            return Fault::UpstreamBroken {
+                reason: "it closed the connection before it answered",
+                source: Some(source),
+            };
+        }
+        Fault::Stale { source }
+    }
+
+    /// The answer is whole. The connection is good for another request if both directions ended where they
+    /// should, and nothing came that belongs to no answer.
+    fn finish(&mut self) {
+        self.receiver = Receiver::Done;
+        let Some(conn) = self.conn.take() else { return };
+        if self.keep_alive && conn.buffer.is_empty() && matches!(self.sender.phase, Phase::Done) {
+            self.pools.put(conn);
+        }
+    }
+}
+
+impl Sender {
+    /// Writes what there is and asks the body for more, until one of them has to wait.
+    fn poll(&mut self, io: &mut Io, cx: &mut Context<'_>) -> Result<(), Fault> {
+        while !matches!(self.phase, Phase::Done | Phase::Broken(_)) {
+            match self.poll_write(io, cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => {
+                    self.phase = Phase::Broken(Some(error));
+                    self.body = None;
+                    return Ok(());
+                }
+                Poll::Pending => return Ok(()),
+            }
+            if self.poll_next(cx)?.is_pending() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn poll_write(&mut self, io: &mut Io, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.has_bytes() {
+            let slices = [IoSlice::new(&self.front), IoSlice::new(&self.data)];
+            let written = ready!(Pin::new(&mut *io).poll_write_vectored(cx, &slices))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.moved = true;
+            let front = written.min(self.front.len());
+            self.front.advance(front);
+            self.data.advance(written - front);
+        }
+        Pin::new(io).poll_flush(cx)
+    }
+
+    /// Takes the next piece of the body.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, Fault> {
+        let Some(body) = &mut self.body else {
+            self.phase = Phase::Done;
+            return Ok(Poll::Ready(()));
+        };
+        self.touched = true;
+        let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) else { return Ok(Poll::Pending) };
+        match frame.transpose()?.map(http_body::Frame::into_data) {
+            Some(Ok(data)) => self.data_frame(data),
+            Some(Err(trailers)) => self.end_frame(trailers.into_trailers().ok()),
+            None => self.end_frame(None),
+        }
+        Ok(Poll::Ready(()))
+    }
+
+    fn data_frame(&mut self, data: Bytes) {
+        if self.chunked && !data.is_empty() {
+            let mut front = BytesMut::with_capacity(20);
+            if matches!(self.phase, Phase::Body) {
+                front.extend_from_slice(b"\r\n");
+            }
+            size_line(data.len(), &mut front);
+            self.front = front.freeze();
+            self.phase = Phase::Body;
+        }
+        self.data = data;
+    }
+
+    /// The last chunk and the trailers. A body with a length has neither.
+    fn end_frame(&mut self, trailers: Option<http::HeaderMap>) {
+        self.body = None;
+        if !self.chunked {
+            return;
+        }
+        let mut front = BytesMut::new();
+        if matches!(self.phase, Phase::Body) {
+            front.extend_from_slice(b"\r\n");
+        }
+        front.extend_from_slice(b"0\r\n");
+        for (name, value) in &trailers.unwrap_or_default() {
+            front.extend_from_slice(name.as_ref());
+            front.extend_from_slice(b": ");
+            front.extend_from_slice(value.as_bytes());
+            front.extend_from_slice(b"\r\n");
+        }
+        front.extend_from_slice(b"\r\n");
+        self.front = front.freeze();
+    }
+
+    fn has_bytes(&self) -> bool {
+        !self.front.is_empty() || !self.data.is_empty()
+    }
+
+    fn waits_for_client(&self) -> bool {
+        !self.has_bytes() && matches!(self.phase, Phase::First | Phase::Body)
+    }
+}
+
+impl Receiver {
+    fn new(framing: Framing) -> Self {
+        match framing {
+            Framing::None => Self::Done,
+            Framing::Length(length) => Self::Length(length),
+            Framing::Chunked => Self::Chunked(Decoder::default()),
+            Framing::Close => Self::Close,
+        }
+    }
+
+    /// The next piece out of what was read, if there is one.
+    fn take(&mut self, buffer: &mut BytesMut) -> Result<Option<Chunk>, Fault> {
+        match self {
+            Self::Length(0) | Self::Done => Ok(Some(Chunk::End(None))),
+            _ if buffer.is_empty() => Ok(None),
+            Self::Length(left) => {
+                let take = usize::try_from(*left).unwrap_or(usize::MAX).min(buffer.len());
+                *left -= take as u64;
+                Ok(Some(Chunk::Data(buffer.split_to(take).freeze())))
+            }
+            Self::Close => Ok(Some(Chunk::Data(buffer.split().freeze()))),
+            Self::Chunked(decoder) => match decoder.decode(buffer).map_err(broken)? {
+                Decoded::Data(data) => Ok(Some(Chunk::Data(data))),
+                Decoded::End(trailers) => Ok(Some(Chunk::End(Some(trailers)))),
+                Decoded::More => Ok(None),
+            },
+        }
+    }
+
+    /// Reads more; false when the connection's end is the body's.
+    fn poll_read(&mut self, conn: &mut Conn, cx: &mut Context<'_>) -> Poll<Result<bool, Fault>> {
+        let room = match self {
+            Self::Length(left) => usize::try_from(*left).unwrap_or(READ).min(READ),
+            _ => READ,
+        };
+        conn.buffer.reserve(room);
+        let read = std::pin::pin!(conn.io.read_buf(&mut conn.buffer)).as_mut().poll(cx);
+        let lost =
+            |source| Fault::UpstreamBroken { reason: "it broke off inside its answer", source: Some(source) };
+        match ready!(read) {
+            Ok(0) if matches!(self, Self::Close) => Poll::Ready(Ok(false)),
+            Ok(0) => Poll::Ready(Err(lost(io::ErrorKind::UnexpectedEof.into()))),
+            Ok(_) => Poll::Ready(Ok(true)),
+            Err(source) => Poll::Ready(Err(lost(source))),
+        }
+    }
+}
+
+/// Whether the upstream means to keep the connection (RFC 9112 section 9.3).
+fn keeps_alive(head: &Head, line: StatusLine) -> bool {
+    let close =
+        head.all(Known::Connection).flat_map(members).any(|token| token.eq_ignore_ascii_case(b"close"));
+    line.version == Version::Http11 && !close
+}
+
+fn broken(reason: &'static str) -> Fault {
+    Fault::UpstreamBroken { reason, source: None }
+}
