@@ -103,10 +103,7 @@ impl Authority {
         let text = std::str::from_utf8(bytes).map_err(|_| "not a PEM file")?;
         let pem = certificate_pem(text).ok_or("no certificate in it")?;
         let root = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| "no certificate in it")?;
-        let key = PrivateKeyDer::from_pem_slice(bytes)
-            .ok()
-            .and_then(|der| KeyPair::try_from(&der).ok())
-            .ok_or("no usable private key in it")?;
+        let key = private_key(bytes).ok_or("no usable private key in it")?;
         let not_after = check(&root, &key)?;
         let issuer = Issuer::from_ca_cert_der(&root, key).map_err(|error| error.to_string())?;
         Ok((Self { root, not_after, issuer }, pem))
@@ -176,6 +173,11 @@ fn check(root: &CertificateDer<'_>, key: &KeyPair) -> Result<OffsetDateTime, Str
         return Err(format!("the CA expired on {}", not_after.date()));
     }
     Ok(not_after)
+}
+
+fn private_key(record: &[u8]) -> Option<KeyPair> {
+    let der = PrivateKeyDer::from_pem_slice(record).ok()?;
+    KeyPair::from_der_and_sign_algo(&der, &PKCS_ECDSA_P256_SHA256).ok()
 }
 
 /// The certificate's part of a record, and nothing of its key.

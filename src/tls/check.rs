@@ -92,22 +92,22 @@ pub(super) fn check(
     };
     let parsed = parse(&chain).map_err(|finding| vec![finding])?;
     let [leaf, ..] = parsed.as_slice() else { return Err(vec![empty_chain()]) };
-    let mut findings = Vec::new();
-    findings.extend(uncovered(leaf, names));
     let loaded = strength(leaf)
         .map_or(Ok(()), Err)
         .and_then(|()| provider.key_provider.load_private_key(key).map_err(|error| unsupported(&error)));
+    let findings: Vec<Finding> = match &loaded {
+        Err(finding) => uncovered(leaf, names).into_iter().chain([finding.clone()]).collect(),
+        Ok(key) => match position(key.as_ref(), &parsed) {
+            Some(0) => uncovered(leaf, names).into_iter().chain(disorder(&parsed)).collect(),
+            Some(at) => vec![misplaced(at)],
+            None => uncovered(leaf, names).into_iter().chain([mismatch()]).collect(),
+        },
+    };
+    let validity = Validity::of(leaf);
     match loaded {
-        Err(finding) => findings.push(finding),
-        Ok(key) => {
-            findings.extend(mismatch(key.as_ref(), &parsed).or_else(|| disorder(&parsed)));
-            if findings.is_empty() {
-                let validity = Validity::of(leaf);
-                return Ok(Checked { certified: CertifiedKey::new(chain, key), validity });
-            }
-        }
+        Ok(key) if findings.is_empty() => Ok(Checked { certified: CertifiedKey::new(chain, key), validity }),
+        _ => Err(findings),
     }
-    Err(findings)
 }
 
 /// The certificates of a PEM file; at least one.
@@ -161,21 +161,20 @@ fn unsupported(error: &TlsError) -> Finding {
         .help("RSA of 2048 to 8192 bits, ECDSA P-256, P-384 and P-521, and Ed25519 keys are served")
 }
 
-/// The key's public half must be the first certificate's.
-fn mismatch(key: &dyn SigningKey, chain: &[X509Certificate<'_>]) -> Option<Finding> {
+/// Where in the chain the certificate is whose public key is this key's other half. rustls' own keys all tell theirs.
+fn position(key: &dyn SigningKey, chain: &[X509Certificate<'_>]) -> Option<usize> {
     let own = key.public_key()?;
-    let at = chain.iter().position(|certificate| certificate.public_key().raw == own.as_ref());
-    match at {
-        Some(0) => None,
-        Some(at) => Some(
-            Finding::new(format!("the key's own certificate is number {} in the file", at + 1))
-                .help("put it first, each issuer after what it issued"),
-        ),
-        None => Some(
-            Finding::key("the key does not match the certificate")
-                .help("compare: openssl x509 -noout -pubkey -in CERT; openssl pkey -pubout -in KEY"),
-        ),
-    }
+    chain.iter().position(|certificate| certificate.public_key().raw == own.as_ref())
+}
+
+fn misplaced(at: usize) -> Finding {
+    Finding::new(format!("the key's own certificate is number {} in the file", at + 1))
+        .help("put it first, each issuer after what it issued")
+}
+
+fn mismatch() -> Finding {
+    Finding::key("the key does not match the certificate")
+        .help("compare: openssl x509 -noout -pubkey -in CERT; openssl pkey -pubout -in KEY")
 }
 
 /// Each certificate must be issued by the next (RFC 5246 section 7.4.2).

@@ -273,7 +273,8 @@ impl Recipe {
                 let checked = self.issue(authority, now, provider)?;
                 let life = checked.validity.not_after - checked.validity.not_before;
                 let renew_at = checked.validity.not_after - life / 3;
-                Ok((checked, Some(renew_at)))
+                // A root at its own end shortens the leaf: even then not at every look.
+                Ok((checked, Some(renew_at.max(now + RETRY))))
             }
             Source::Files { cert, key } => self.read(cert, key, provider).map(|checked| (checked, None)),
         }
@@ -367,4 +368,67 @@ fn store_problem(place: &Place, error: &StoreError) -> Vec<TlsProblem> {
 
 fn unreadable(error: &std::io::Error) -> Finding {
     Finding::new(format!("cannot be read: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::addr::Gate;
+
+    fn internal(store: &Path) -> Arc<SiteTls> {
+        let site = Site {
+            domains: vec![HostPattern::parse("a.localhost").unwrap()],
+            redirect: Vec::new(),
+            rows: Vec::new(),
+            gate: Gate::open(),
+            certificate: Certificate::Internal,
+            certificate_place: Place::default(),
+            client_ca: None,
+            client_ca_place: Place::default(),
+            hsts: None,
+            routes: Vec::new(),
+        };
+        let tls = Tls { min_version: TlsVersion::V1_2 };
+        let open = || Authority::open(store).map(Arc::new);
+        SiteTls::load(&site, &tls, &Shared::new().unwrap(), open).unwrap().tls
+    }
+
+    #[test]
+    fn an_internal_certificate_is_renewed_with_a_third_of_its_life_left() {
+        let store = tempfile::tempdir().unwrap();
+        let tls = internal(store.path());
+        let (now, first) = (OffsetDateTime::now_utc(), tls.not_after());
+        assert_eq!((first - now).whole_days(), 89);
+        let before = tls.config();
+        assert!(matches!(tls.refresh_at(now + Duration::days(59)), Refresh::Unchanged));
+        assert!(Arc::ptr_eq(&before, &tls.config()));
+        assert!(matches!(tls.refresh_at(now + Duration::days(61)), Refresh::Reloaded));
+        assert!(!Arc::ptr_eq(&before, &tls.config()));
+        assert_eq!((tls.not_after() - first).whole_days(), 61);
+        assert!(matches!(tls.refresh_at(now + Duration::days(62)), Refresh::Unchanged));
+    }
+
+    #[test]
+    fn an_expiry_is_said_once_when_it_happens() {
+        let store = tempfile::tempdir().unwrap();
+        let tls = internal(store.path());
+        // As if nobody could renew it.
+        tls.state().made.renew_at = None;
+        let after = tls.not_after() + Duration::seconds(1);
+        assert!(matches!(tls.refresh_at(after - Duration::minutes(1)), Refresh::Unchanged));
+        match tls.refresh_at(after) {
+            Refresh::Expired(problem) => assert!(problem.message.starts_with("the certificate expired on ")),
+            other => panic!("{other:?}"),
+        }
+        assert!(matches!(tls.refresh_at(after), Refresh::Unchanged));
+    }
+
+    #[test]
+    fn a_store_that_is_no_use_is_a_problem_of_the_certificates_place() {
+        let store = tempfile::tempdir().unwrap();
+        fs::write(store.path().join("internal"), "in the way").unwrap();
+        let refused = Authority::open(store.path()).unwrap_err();
+        let [problem] = store_problem(&Place::default(), &refused).try_into().unwrap();
+        assert!(problem.message.contains("internal: cannot create it: "), "{problem}");
+    }
 }

@@ -75,7 +75,7 @@ async fn alpn_picks_h2_before_http_1_1_and_refuses_the_rest() {
         match stream {
             Ok(_) => assert!(expected.is_ok(), "{offered:?}"),
             Err(error) => {
-                assert!(error.to_string().contains("NoApplicationProtocol"), "{offered:?}: {error}")
+                assert!(error.to_string().contains("NoApplicationProtocol"), "{offered:?}: {error}");
             }
         }
     }

@@ -2,9 +2,11 @@
 
 mod certificates;
 mod choices;
+mod internal;
 mod pki;
 mod refusals;
 mod tickets;
+mod upstreams;
 
 use std::net::SocketAddr;
 use std::path::Path;

@@ -25,7 +25,7 @@ fn start() -> (Ca, Listener) {
     (ca, Listener::start(vec![("a.test", tls)]))
 }
 
-/// A ClientHello, of which a test changes what it is about.
+/// A `ClientHello`, of which a test changes what it is about.
 #[derive(Clone)]
 struct Hello {
     version: u16,
@@ -100,103 +100,86 @@ fn exchange(address: SocketAddr, sent: &[u8]) -> std::io::Result<Vec<u8>> {
     Ok(answer)
 }
 
-#[tokio::test]
-async fn each_refusal_is_one_alert_and_a_close() {
+/// What a hello is about, the hello, and the minor version, the alert and the reason that it meets.
+type Case = (&'static str, Hello, u8, u8, Reason);
+
+/// Each refusal is exactly one alert in one record, then a close without a reset.
+async fn refuses(cases: Vec<Case>) {
     let (_ca, mut edge) = start();
-    let good = Hello::good();
-    let old = good.clone().version(0x0302);
-    let with = |extension| good.clone().extensions(&[extension, groups(), schemes()]);
-    let cases = [
-        ("no SNI", good.clone().extensions(&[groups(), schemes()]), 3, UNRECOGNIZED_NAME, Reason::NoSni),
-        ("IPv4", with(sni(b"127.0.0.1")), 3, UNRECOGNIZED_NAME, Reason::NoSni),
-        ("IPv6", with(sni(b"::1")), 3, UNRECOGNIZED_NAME, Reason::NoSni),
-        ("unknown", with(sni(b"b.test")), 3, UNRECOGNIZED_NAME, Reason::UnknownName),
-        ("below", with(sni(b"x.a.test")), 3, UNRECOGNIZED_NAME, Reason::UnknownName),
-        ("two dots", with(sni(b"a..test")), 3, UNRECOGNIZED_NAME, Reason::BadName),
-        ("a space", with(sni(b"a test")), 3, UNRECOGNIZED_NAME, Reason::BadName),
-        ("not ASCII", with(sni(b"\xc3\xa4.test")), 3, UNRECOGNIZED_NAME, Reason::BadName),
-        ("a NUL", with(sni(b"a.test\0.evil.test")), 3, UNRECOGNIZED_NAME, Reason::BadName),
-        ("TLS 1.1", old.clone(), 2, PROTOCOL_VERSION, Reason::ProtocolVersion),
-        ("TLS 1.0", good.clone().version(0x0301), 1, PROTOCOL_VERSION, Reason::ProtocolVersion),
-        ("SSL 3.0", good.clone().version(0x0300), 1, PROTOCOL_VERSION, Reason::ProtocolVersion),
-        (
-            "TLS 1.1, no SNI",
-            old.clone().extensions(&[groups(), schemes()]),
-            2,
-            PROTOCOL_VERSION,
-            Reason::ProtocolVersion,
-        ),
-        (
-            "TLS 1.1, no schemes",
-            old.clone().extensions(&[sni(b"a.test")]),
-            2,
-            PROTOCOL_VERSION,
-            Reason::ProtocolVersion,
-        ),
-        (
-            "TLS 1.1, unknown name",
-            old.clone().extensions(&[sni(b"b.test"), schemes()]),
-            2,
-            PROTOCOL_VERSION,
-            Reason::ProtocolVersion,
-        ),
-        (
-            "TLS 1.0, no extensions",
-            old.version(0x0301).extensions(&[]),
-            1,
-            PROTOCOL_VERSION,
-            Reason::ProtocolVersion,
-        ),
-        (
-            "supported_versions of 1.1 and less",
-            good.clone().extensions(&[sni(b"a.test"), groups(), schemes(), versions(&[3, 2, 3, 1])]),
-            3,
-            PROTOCOL_VERSION,
-            Reason::ProtocolVersion,
-        ),
-        (
-            "RSA key transport",
-            good.clone().suites(&[0x002f, 0x009c]),
-            3,
-            HANDSHAKE_FAILURE,
-            Reason::HandshakeFailure,
-        ),
-        ("DHE", good.clone().suites(&[0x009e]), 3, HANDSHAKE_FAILURE, Reason::HandshakeFailure),
-        ("CBC", good.clone().suites(&[0xc023, 0xc009]), 3, HANDSHAKE_FAILURE, Reason::HandshakeFailure),
-        (
-            "no group",
-            good.clone().extensions(&[sni(b"a.test"), schemes()]),
-            3,
-            HANDSHAKE_FAILURE,
-            Reason::HandshakeFailure,
-        ),
-        (
-            "no group in common",
-            good.clone().extensions(&[sni(b"a.test"), (10, list16(&[0, 30])), schemes()]),
-            3,
-            HANDSHAKE_FAILURE,
-            Reason::HandshakeFailure,
-        ),
-        (
-            "no schemes",
-            good.clone().extensions(&[sni(b"a.test"), groups()]),
-            3,
-            HANDSHAKE_FAILURE,
-            Reason::HandshakeFailure,
-        ),
-        (
-            "another protocol",
-            good.clone().extensions(&[sni(b"a.test"), groups(), schemes(), (16, list16(b"\x0aacme-tls/1"))]),
-            3,
-            NO_APPLICATION_PROTOCOL,
-            Reason::NoProtocol,
-        ),
-    ];
     for (what, hello, minor, alert, reason) in cases {
         let answer = exchange(edge.address, &hello.bytes()).unwrap();
         assert_eq!(answer, [21, 3, minor, 0, 2, 2, alert], "{what}");
         assert_eq!(edge.outcome().await, Err(reason), "{what}");
     }
+}
+
+#[tokio::test]
+async fn a_name_that_no_site_has_is_not_recognized() {
+    let named = |name: Option<&[u8]>, reason| {
+        let extensions: Vec<_> = name.map(sni).into_iter().chain([groups(), schemes()]).collect();
+        ("a name", Hello::good().extensions(&extensions), 3, UNRECOGNIZED_NAME, reason)
+    };
+    refuses(vec![
+        named(None, Reason::NoSni),
+        named(Some(b"127.0.0.1"), Reason::NoSni),
+        named(Some(b"::1"), Reason::NoSni),
+        named(Some(b"b.test"), Reason::UnknownName),
+        named(Some(b"x.a.test"), Reason::UnknownName),
+        named(Some(b"test"), Reason::UnknownName),
+        named(Some(b"a..test"), Reason::BadName),
+        named(Some(b"a test"), Reason::BadName),
+        named(Some(b"*.test"), Reason::BadName),
+        named(Some(b"\xc3\xa4.test"), Reason::BadName),
+        named(Some(b"a.test\0.evil.test"), Reason::BadName),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn tls_1_1_and_less_is_told_so_whatever_else_is_wrong_with_it() {
+    let outdated = |what, version, minor, extensions: &[(u16, Vec<u8>)]| {
+        let hello = Hello::good().version(version).extensions(extensions);
+        (what, hello, minor, PROTOCOL_VERSION, Reason::ProtocolVersion)
+    };
+    let named = sni(b"a.test");
+    refuses(vec![
+        outdated("TLS 1.1", 0x0302, 2, &[named.clone(), groups(), schemes()]),
+        outdated("TLS 1.0", 0x0301, 1, &[named.clone(), groups(), schemes()]),
+        outdated("SSL 3.0", 0x0300, 1, &[named.clone(), groups(), schemes()]),
+        outdated("no SNI", 0x0302, 2, &[groups(), schemes()]),
+        outdated("unknown name", 0x0302, 2, &[sni(b"b.test"), groups(), schemes()]),
+        outdated("no schemes", 0x0302, 2, &[named.clone(), groups()]),
+        outdated("no extensions", 0x0301, 1, &[]),
+        outdated("by extension", 0x0303, 3, &[named, groups(), schemes(), versions(&[3, 2, 3, 1])]),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn nothing_in_common_is_a_handshake_failure() {
+    let failure = |what, hello| (what, hello, 3, HANDSHAKE_FAILURE, Reason::HandshakeFailure);
+    let good = Hello::good();
+    let named = sni(b"a.test");
+    refuses(vec![
+        failure("RSA key transport", good.clone().suites(&[0x002f, 0x009c])),
+        failure("DHE", good.clone().suites(&[0x009e])),
+        failure("CBC", good.clone().suites(&[0xc023, 0xc009])),
+        failure("a suite for the other kind of key", good.clone().suites(&[0xc02f])),
+        failure("no group", good.clone().extensions(&[named.clone(), schemes()])),
+        failure(
+            "no group in common",
+            good.clone().extensions(&[named.clone(), (10, list16(&[0, 30])), schemes()]),
+        ),
+        failure("no schemes", good.clone().extensions(&[named.clone(), groups()])),
+        (
+            "another protocol",
+            good.extensions(&[named, groups(), schemes(), (16, list16(b"\x0aacme-tls/1"))]),
+            3,
+            NO_APPLICATION_PROTOCOL,
+            Reason::NoProtocol,
+        ),
+    ])
+    .await;
 }
 
 #[tokio::test]
