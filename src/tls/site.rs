@@ -272,7 +272,7 @@ impl Recipe {
             Source::Internal(authority) => {
                 let checked = self.issue(authority, now, provider)?;
                 let life = checked.validity.not_after - checked.validity.not_before;
-                let renew_at = checked.validity.not_after - life / 3;
+                let renew_at: OffsetDateTime = checked.validity.not_after - life / 3;
                 // A root at its own end shortens the leaf: even then not at every look.
                 Ok((checked, Some(renew_at.max(now + RETRY))))
             }
