@@ -11,5 +11,7 @@
 
 mod architecture;
 mod config;
+mod requests_h1;
+mod requests_h2;
 mod support;
 mod tls;
