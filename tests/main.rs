@@ -10,7 +10,11 @@
 #![allow(dead_code, reason = "temporary: modules arrive one by one")]
 
 mod architecture;
+mod chaos;
 mod config;
+mod django;
+mod outsider;
+mod reload;
 mod requests_h1;
 mod requests_h2;
 mod support;

@@ -20,7 +20,12 @@ pub(crate) type Tls = StreamOwned<ClientConnection, TcpStream>;
 
 /// Connects to the edge's https row as a client of [`NAME`] that speaks HTTP/1.1.
 pub(crate) fn connect(edge: &Edge) -> Wire<Tls> {
-    Wire::new(tls(edge.https(), &edge.ca(), NAME, &[b"http/1.1"]).unwrap())
+    connect_to(edge, NAME)
+}
+
+/// The same, as a client of another name.
+pub(crate) fn connect_to(edge: &Edge, name: &str) -> Wire<Tls> {
+    Wire::new(tls(edge.https(), &edge.ca(), name, &[b"http/1.1"]).unwrap())
 }
 
 /// A TLS connection with a finished handshake. An address as the name sends no SNI (RFC 6066 section 3).

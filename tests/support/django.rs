@@ -73,6 +73,7 @@ fn server(folder: &TempDir, name: &str) -> Command {
     assert!(program.exists(), "{} is missing: run `make test`, which installs it", program.display());
     let mut command = Command::new(program);
     command.current_dir(root.join("tests/django")).env("DJANGO_SECRET_KEY_FILE", secret(folder));
+    command.env("DJANGO_ALLOWED_HOSTS", "app.localhost,sync.localhost,gthread.localhost,asgi.localhost");
     command.env("PYTHONDONTWRITEBYTECODE", "1").stdin(Stdio::null()).stdout(Stdio::null());
     command
 }

@@ -1,5 +1,6 @@
 //! The real edge, as a child process with its own folder.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
@@ -120,11 +121,26 @@ impl Edge {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// Open descriptors of the process that are sockets.
-    pub(crate) fn open_sockets(&self) -> usize {
+    /// The connections that the process holds open with its clients: established or half closed, from the kernel's own
+    /// tables.
+    pub(crate) fn client_connections(&self) -> usize {
+        let own = self.socket_inodes();
+        let ports: Vec<u16> = self.rows.iter().map(|(_, address)| address.port()).collect();
+        let tables =
+            ["/proc/net/tcp", "/proc/net/tcp6"].map(|table| fs::read_to_string(table).unwrap_or_default());
+        let lines = tables.iter().flat_map(|table| table.lines().skip(1));
+        lines
+            .filter_map(Socket::parse)
+            .filter(|socket| socket.is_client(&ports) && own.contains(&socket.inode))
+            .count()
+    }
+
+    fn socket_inodes(&self) -> HashSet<u64> {
         let entries = fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap();
         let links = entries.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
-        links.filter(|link| link.to_string_lossy().starts_with("socket:")).count()
+        links
+            .filter_map(|link| link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok())
+            .collect()
     }
 
     fn pid(&self) -> Pid {
@@ -156,6 +172,29 @@ impl Drop for Edge {
                 self.access.all()
             );
         }
+    }
+}
+
+/// One line of the kernel's table of TCP sockets.
+struct Socket {
+    local_port: u16,
+    listens: bool,
+    inode: u64,
+}
+
+impl Socket {
+    fn parse(line: &str) -> Option<Self> {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let port = words.get(1)?.rsplit(':').next()?;
+        Some(Self {
+            local_port: u16::from_str_radix(port, 16).ok()?,
+            listens: *words.get(3)? == "0A",
+            inode: words.get(9)?.parse().ok()?,
+        })
+    }
+
+    fn is_client(&self, ports: &[u16]) -> bool {
+        !self.listens && ports.contains(&self.local_port)
     }
 }
 

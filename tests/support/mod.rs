@@ -4,6 +4,7 @@
 pub(crate) mod client;
 pub(crate) mod django;
 pub(crate) mod edge;
+pub(crate) mod h2client;
 pub(crate) mod h2raw;
 pub(crate) mod lines;
 pub(crate) mod shared;
