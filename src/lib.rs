@@ -2,7 +2,7 @@
 //!
 //! # Rooms
 //! Imports flow one way, and a test holds it:
-//! `cli → runtime → {admin, http} → snapshot → {route, upstream, tls, limit, net} → wire → config::model →
+//! `cli → runtime → {admin, http} → snapshot → route → upstream → {tls, limit, net} → wire → config::model →
 //! {name, addr, fault}`. `observe` is a leaf that all may use. `config::raw` is seen by `config` alone.
 
 pub mod addr;
