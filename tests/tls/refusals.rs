@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use rustls::{ClientConnection, pki_types::ServerName};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use vestibule::tls::{Reason, Shared};
 
 use super::pki::Ca;
@@ -276,6 +276,40 @@ fn openssl_meets_the_alerts_by_name() {
     }
 }
 
+/// A client that says nothing more is the caller's deadline's business: the socket closes with the future.
+#[tokio::test]
+async fn a_silent_client_waits_until_the_caller_gives_up() {
+    let hello = Hello::good().bytes();
+    for at in [0, 1, 5, hello.len() - 1] {
+        let (mut outside, inside) = tokio::io::duplex(1024);
+        outside.write_all(&hello[..at]).await.unwrap();
+        let patience = std::time::Duration::from_millis(5);
+        let met = tokio::time::timeout(patience, vestibule::tls::accept(inside, |_| None)).await;
+        assert!(met.is_err(), "cut at {at}");
+        assert_eq!(outside.read_to_end(&mut Vec::new()).await.unwrap(), 0, "cut at {at}");
+    }
+}
+
+/// What a client sends, and then leaves; the edge knows every name.
+fn refused(sent: &[&[u8]]) -> bool {
+    static SITE: std::sync::OnceLock<Arc<vestibule::tls::SiteTls>> = std::sync::OnceLock::new();
+    let site = SITE.get_or_init(|| loaded(&Ca::new("root"), &["a.test"], &Shared::new().unwrap(), None));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (outside, inside) = tokio::io::duplex(64);
+        let (mut answer, mut outside) = tokio::io::split(outside);
+        let talk = async {
+            for part in sent {
+                let _ = outside.write_all(part).await;
+            }
+            let _ = outside.shutdown().await;
+        };
+        let listen = async { tokio::io::copy(&mut answer, &mut tokio::io::sink()).await.unwrap() };
+        let accept = async { vestibule::tls::accept(inside, |_| Some(site.config())).await.is_err() };
+        tokio::join!(accept, talk, listen).0
+    })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
@@ -284,17 +318,15 @@ proptest! {
         start in prop_oneof![Just(&b""[..]), Just(&b"\x16\x03\x01"[..]), Just(&b"\x16\x03\x01\x00\x40\x01\x00\x00\x3c\x03\x03"[..])],
         noise in prop::collection::vec(any::<u8>(), 0..300),
     ) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let refused = runtime.block_on(async {
-            let (mut outside, inside) = tokio::io::duplex(64);
-            let talk = async {
-                let _ = outside.write_all(start).await;
-                let _ = outside.write_all(&noise).await;
-                drop(outside);
-            };
-            let (outcome, ()) = tokio::join!(vestibule::tls::accept(inside, |_| None), talk);
-            outcome.map(drop)
-        });
-        prop_assert!(refused.is_err());
+        prop_assert!(refused(&[start, &noise]));
+    }
+
+    #[test]
+    fn a_bent_hello_has_a_clear_end(bends in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4)) {
+        let mut hello = Hello::good().bytes();
+        for (at, byte) in bends {
+            *at.get_mut(&mut hello) = byte;
+        }
+        prop_assert!(refused(&[&hello]));
     }
 }
