@@ -1,1 +1,3 @@
 //! Limits that are counted.
+
+pub mod connections;
