@@ -1,1 +1,283 @@
 //! The running configuration: one frozen value behind one pointer.
+//!
+//! A [`Snapshot`] is prepared to its end before it is shown to anybody, and never changes afterwards. Requests load it
+//! anew, so that a keep-alive connection obeys a new allow list; what must outlive a reload is carried over from the
+//! previous one: upstreams with their pools, internal certificates, session-ticket keys.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use crate::config;
+use crate::config::model::{Bind, Certificate, Config, Row, RowId, Serve, Site};
+use crate::config::problem::{Problem, Problems};
+use crate::name::HostPattern;
+use crate::route::{SiteEntry, Table};
+use crate::tls::{Authority, Shared, SiteTls, StoreError, TlsProblem};
+
+/// The running configuration.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// 1 at the start, one more with every reload.
+    pub generation: u64,
+    /// What is true.
+    pub config: Arc<Config>,
+    /// Hosts and paths.
+    pub table: Table,
+    rows: HashMap<Bind, RowId>,
+    /// By [`RowId`]: where the row really listens.
+    ports: Box<[u16]>,
+    /// By [`SiteEntry::index`].
+    tls: Box<[Arc<SiteTls>]>,
+}
+
+/// The one pointer. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Live(Arc<ArcSwap<Snapshot>>);
+
+impl Snapshot {
+    /// Prepares a configuration: every certificate is loaded and checked. `port` tells the real port of a row that
+    /// listens already. Returns what is odd without being wrong, or everything that is wrong at once.
+    pub fn build(
+        loaded: config::Loaded,
+        previous: Option<&Self>,
+        shared: &Arc<Shared>,
+        port: impl Fn(Bind) -> u16,
+    ) -> Result<(Self, Vec<Problem>), Problems> {
+        let config = loaded.config;
+        let mut certificates = Certificates::new(&config, previous, shared);
+        let tls: Vec<_> = config.sites.iter().filter_map(|site| certificates.load(site)).collect();
+        let Certificates { problems, warnings, .. } = certificates;
+        Problems::check(&loaded.source, problems)?;
+        let snapshot = Self {
+            generation: previous.map_or(1, |previous| previous.generation + 1),
+            table: Table::build(&config, previous.map(|previous| &previous.table)),
+            rows: config.rows.iter().enumerate().map(|(index, row)| (row.bind, RowId(index))).collect(),
+            ports: config.rows.iter().map(|row| port(row.bind)).collect(),
+            tls: tls.into(),
+            config: Arc::new(config),
+        };
+        Ok((snapshot, warnings))
+    }
+
+    /// Loads and checks what [`Snapshot::build`] would, and keeps nothing. An internal CA that does not exist yet is
+    /// not made. Returns what is odd.
+    pub fn check(loaded: &config::Loaded, shared: &Arc<Shared>) -> Result<Vec<Problem>, Problems> {
+        let mut certificates = Certificates::new(&loaded.config, None, shared);
+        let unmade = !Authority::root_path(&loaded.config.store.path).exists();
+        for site in &loaded.config.sites {
+            if !(unmade && site.certificate == Certificate::Internal) {
+                certificates.load(site);
+            }
+        }
+        Problems::check(&loaded.source, certificates.problems)?;
+        Ok(certificates.warnings)
+    }
+
+    /// The row that listens there, if this configuration still has it.
+    pub fn row(&self, bind: Bind) -> Option<(RowId, &Row)> {
+        let id = *self.rows.get(&bind)?;
+        self.config.rows.get(id.0).map(|row| (id, row))
+    }
+
+    /// What a site answers handshakes with.
+    pub fn tls(&self, site: &SiteEntry) -> Option<&Arc<SiteTls>> {
+        self.tls.get(site.index)
+    }
+
+    /// What every site answers handshakes with, in the order of the file.
+    pub fn all_tls(&self) -> &[Arc<SiteTls>] {
+        &self.tls
+    }
+
+    /// The port that a site's https is spoken on for a client that came in at the address `local`: that of a row for
+    /// this address, else of a row for all, else of any; 443 for a site without an https row.
+    pub fn https_port(&self, site: &SiteEntry, local: IpAddr) -> u16 {
+        let https = || {
+            let rows =
+                site.rows.iter().filter_map(|id| Some((self.config.rows.get(id.0)?, self.ports.get(id.0)?)));
+            rows.filter(|(row, _)| row.serve == Serve::Https).map(|(row, port)| (row.bind.address(), *port))
+        };
+        let local = local.to_canonical();
+        let here = https().find(|(address, _)| *address == Some(local));
+        let anywhere = || https().find(|(address, _)| address.is_none());
+        here.or_else(anywhere).or_else(|| https().next()).map_or(443, |(_, port)| port)
+    }
+}
+
+impl Live {
+    /// A pointer to the first configuration.
+    pub fn new(snapshot: Snapshot) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(snapshot)))
+    }
+
+    /// The configuration of this moment.
+    pub fn load(&self) -> Arc<Snapshot> {
+        self.0.load_full()
+    }
+
+    /// Whether `snapshot` is still the one. Counts nothing that threads share.
+    pub fn is_current(&self, snapshot: &Arc<Snapshot>) -> bool {
+        Arc::ptr_eq(&self.0.load(), snapshot)
+    }
+
+    /// Swaps the pointer. Returns the configuration that ran until now.
+    pub fn swap(&self, snapshot: Snapshot) -> Arc<Snapshot> {
+        self.0.swap(Arc::new(snapshot))
+    }
+}
+
+/// Loads the certificates of a whole configuration, collecting all that is wrong or odd.
+struct Certificates<'a> {
+    config: &'a Config,
+    previous: HashMap<&'a [HostPattern], (&'a Site, &'a Arc<SiteTls>)>,
+    shared: &'a Arc<Shared>,
+    authority: Option<Arc<Authority>>,
+    problems: Vec<Problem>,
+    warnings: Vec<Problem>,
+}
+
+impl<'a> Certificates<'a> {
+    fn new(config: &'a Config, previous: Option<&'a Snapshot>, shared: &'a Arc<Shared>) -> Self {
+        let previous = previous_sites(config, previous);
+        Self { config, previous, shared, authority: None, problems: Vec::new(), warnings: Vec::new() }
+    }
+
+    /// None where something is wrong.
+    fn load(&mut self, site: &Site) -> Option<Arc<SiteTls>> {
+        if let Some(kept) = self.kept(site) {
+            return Some(kept);
+        }
+        let authority = &mut self.authority;
+        let store = &self.config.store.path;
+        let open = || -> Result<Arc<Authority>, StoreError> {
+            match authority {
+                Some(open) => Ok(Arc::clone(open)),
+                None => Ok(Arc::clone(authority.insert(Arc::new(Authority::open(store)?)))),
+            }
+        };
+        match SiteTls::load(site, &self.config.tls, self.shared, open) {
+            Ok(loaded) => {
+                self.warnings.extend(loaded.warnings.into_iter().map(problem));
+                Some(loaded.tls)
+            }
+            Err(problems) => {
+                self.problems.extend(problems.into_iter().map(problem));
+                None
+            }
+        }
+    }
+
+    /// An internal certificate, for the same names, from the same store, stays in use. Files are read again: a
+    /// reload that names wrong ones is to be refused.
+    fn kept(&self, site: &Site) -> Option<Arc<SiteTls>> {
+        let (old, tls) = self.previous.get(site.domains.as_slice())?;
+        let same = site.certificate == Certificate::Internal
+            && old.certificate == Certificate::Internal
+            && old.client_ca.is_none()
+            && site.client_ca.is_none()
+            && old.redirect == site.redirect;
+        same.then(|| Arc::clone(tls))
+    }
+}
+
+/// The certificates that a new configuration may take over, by their sites' domains.
+fn previous_sites<'a>(
+    config: &Config,
+    previous: Option<&'a Snapshot>,
+) -> HashMap<&'a [HostPattern], (&'a Site, &'a Arc<SiteTls>)> {
+    let same = |old: &&Snapshot| old.config.store == config.store && old.config.tls == config.tls;
+    let sites = previous.filter(same).map(|old| old.config.sites.iter().zip(&old.tls));
+    sites.into_iter().flatten().map(|(site, tls)| (site.domains.as_slice(), (site, tls))).collect()
+}
+
+fn problem(problem: TlsProblem) -> Problem {
+    Problem { place: problem.place, message: problem.message, help: problem.help }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn loaded(store: &std::path::Path, sites: &str) -> config::Loaded {
+        let text = format!(
+            r#"
+            [store]
+            path = "{}"
+            [ports]
+            "127.0.0.1:80" = {{ serve = "http", allow = ["public"] }}
+            "127.0.0.1:0" = {{ serve = "https", allow = ["public"] }}
+            443 = {{ serve = "https", allow = ["public"] }}
+            {sites}
+            "#,
+            store.display()
+        );
+        config::parse(text, "edge.toml".as_ref()).unwrap_or_else(|problems| panic!("{problems}"))
+    }
+
+    fn site(name: &str, more: &str) -> String {
+        format!("[[site]]\ndomains = [\"{name}\"]\nupstream = \"django:8000\"\n{more}\n")
+    }
+
+    fn port(bind: Bind) -> u16 {
+        if bind.port() == 0 { 8443 } else { bind.port() }
+    }
+
+    #[test]
+    fn a_reload_keeps_internal_certificates_and_redirects_know_the_port() {
+        let folder = tempfile::tempdir().unwrap();
+        let shared = Shared::new().unwrap();
+        let internal = "certificate = \"internal\"";
+        let (a, b) = (site("a.example.com", internal), site("b.example.com", internal));
+        let one_row = format!("{internal}\nports = [\"127.0.0.1:80\", 443]");
+        let c = site("c.example.com", &one_row);
+        let (first, _) =
+            Snapshot::build(loaded(folder.path(), &(a.clone() + &c)), None, &shared, port).unwrap();
+        let (second, _) =
+            Snapshot::build(loaded(folder.path(), &(b + &a)), Some(&first), &shared, port).unwrap();
+        assert_eq!((first.generation, second.generation), (1, 2));
+        assert!(Arc::ptr_eq(&first.all_tls()[0], &second.all_tls()[1]));
+        let sites = first.table.sites();
+        for (site, local, expected) in [
+            (0, "127.0.0.1", 8443),
+            (0, "::ffff:127.0.0.1", 8443),
+            (0, "192.0.2.1", 443),
+            (1, "127.0.0.1", 443),
+        ] {
+            assert_eq!(first.https_port(&sites[site], local.parse().unwrap()), expected, "{site} at {local}");
+        }
+        assert_eq!(first.row(Bind::All(443)).unwrap().0, RowId(2));
+        assert!(first.row(Bind::All(444)).is_none());
+    }
+
+    #[test]
+    fn every_wrong_certificate_is_told_at_once_and_a_check_makes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let shared = Shared::new().unwrap();
+        let missing = "certificate = { cert = \"/none/cert.pem\", key = \"/none/key.pem\" }";
+        let store = folder.path().join("store");
+        let sites = site("a.example.com", missing) + &site("b.example.com", "certificate = \"internal\"");
+        let text = Snapshot::check(&loaded(&store, &sites), &shared).unwrap_err().to_string();
+        assert!(text.contains("/none/cert.pem") && text.contains("/none/key.pem"), "{text}");
+        assert!(!store.exists(), "a check makes no CA");
+        assert!(Snapshot::build(loaded(&store, &sites), None, &shared, port).is_err());
+    }
+
+    #[test]
+    fn the_pointer_is_swapped_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let shared = Shared::new().unwrap();
+        let sites = site("a.example.com", "certificate = \"internal\"");
+        let build = |previous: Option<&Snapshot>| {
+            Snapshot::build(loaded(folder.path(), &sites), previous, &shared, port).unwrap().0
+        };
+        let live = Live::new(build(None));
+        let first = live.load();
+        assert!(live.is_current(&first));
+        live.swap(build(Some(&first)));
+        assert!(!live.is_current(&first));
+        assert_eq!(live.load().generation, 2);
+    }
+}

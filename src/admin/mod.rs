@@ -1,1 +1,145 @@
-//! The socket that the commands speak to.
+//! The socket that the commands speak to: JSON over HTTP/1.1 over a unix socket that only the edge's own user
+//! and root may open.
+//!
+//! `POST /v1/reload` answers a [`Reloaded`], `GET /v1/status` a [`Status`]. A field is never renamed or given
+//! another meaning within `/v1`; new ones may appear.
+
+pub mod client;
+pub mod server;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+/// What the socket asks of the running edge.
+#[derive(Debug)]
+pub enum Ask {
+    /// Read the configuration again.
+    Reload(oneshot::Sender<Reloaded>),
+    /// How it is.
+    Status(oneshot::Sender<Status>),
+}
+
+/// How the edge is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The process.
+    pub pid: u32,
+    /// Of the program.
+    pub version: String,
+    /// When it began, RFC 3339 in UTC.
+    pub started: String,
+    /// The configuration file; None for `vestibule up`.
+    pub config: Option<String>,
+    /// 1 at the start, one more with every reload.
+    pub generation: u64,
+    /// How many worker threads there are.
+    pub workers: usize,
+    /// How many client connections are open.
+    pub connections: usize,
+    /// The rows that listen, in the order of the file.
+    pub rows: Vec<RowStatus>,
+    /// The sites by their first names, in the order of the file.
+    pub sites: Vec<String>,
+}
+
+/// A row that listens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowStatus {
+    /// Its key in `[ports]`, as typed.
+    pub row: String,
+    /// `http` or `https`.
+    pub serve: String,
+    /// Where it really listens.
+    pub addresses: Vec<String>,
+}
+
+/// What became of a reload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// Whether the new configuration runs. Otherwise nothing has changed at all.
+    pub ok: bool,
+    /// The generation that runs now.
+    pub generation: u64,
+    /// What the new configuration changed; None when it was refused.
+    pub difference: Option<Difference>,
+    /// Warnings about the new configuration, ready to be printed; empty when there are none.
+    pub warnings: String,
+    /// Why it was refused, ready to be printed.
+    pub problems: Option<String>,
+}
+
+/// What is different between two configurations.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Difference {
+    /// Rows of `[ports]`, by their keys.
+    pub rows: Changes,
+    /// Sites, by their first names.
+    pub sites: Changes,
+    /// Sources, by their names: a list of addresses that is not the same.
+    pub sources: Changes,
+    /// Tables that changed, as in `[limits]`.
+    pub tables: Vec<String>,
+    /// Keys that changed, but whose new value takes a restart.
+    pub restart: Vec<String>,
+}
+
+/// What came, what went, and what is different.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changes {
+    /// In the new configuration alone.
+    pub added: Vec<String>,
+    /// In the old configuration alone.
+    pub removed: Vec<String>,
+    /// In both, and not the same.
+    pub changed: Vec<String>,
+}
+
+impl Difference {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl std::fmt::Display for Difference {
+    /// One line a change, without a last line feed: `+ site app.example.com`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut lines = Vec::new();
+        for (what, changes) in [("row", &self.rows), ("site", &self.sites), ("source", &self.sources)] {
+            for (sign, names) in [("+", &changes.added), ("-", &changes.removed), ("~", &changes.changed)] {
+                lines.extend(names.iter().map(|name| format!("{sign} {what} {name}")));
+            }
+        }
+        lines.extend(self.tables.iter().map(|table| format!("~ {table}")));
+        lines.extend(self.restart.iter().map(|key| format!("! {key} takes a restart")));
+        f.write_str(&lines.join("\n"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_difference_is_one_line_a_change() {
+        let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+        let difference = Difference {
+            rows: Changes { added: names(&["8443"]), ..Changes::default() },
+            sites: Changes {
+                added: Vec::new(),
+                removed: names(&["a.example.com"]),
+                changed: names(&["b.example.com", "c.example.com"]),
+            },
+            sources: Changes { changed: names(&["abuse"]), ..Changes::default() },
+            tables: names(&["[limits]"]),
+            restart: names(&["[process] workers"]),
+        };
+        assert!(!difference.is_empty());
+        assert_eq!(
+            difference.to_string(),
+            "+ row 8443\n- site a.example.com\n~ site b.example.com\n~ site c.example.com\n~ source abuse\n~ [limits]\n\
+             ! [process] workers takes a restart"
+        );
+        assert_eq!(Difference::default().to_string(), "");
+    }
+}

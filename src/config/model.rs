@@ -175,7 +175,7 @@ pub enum PathPattern {
 }
 
 /// What a route does.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Hand it to an upstream.
     Proxy(Proxy),

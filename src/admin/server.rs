@@ -1,0 +1,236 @@
+//! The socket's server, on the control thread.
+
+use std::convert::Infallible;
+use std::fs::{DirBuilder, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::CONTENT_TYPE;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::Serialize;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{mpsc, oneshot};
+
+use super::Ask;
+
+/// Why the socket could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    /// Somebody answers on it.
+    #[error("another edge is running: {} answers; stop it, or give this one another [admin] socket", .0.display())]
+    Taken(PathBuf),
+    /// Something that is no socket has its name.
+    #[error("[admin] socket: {} is there already and is not a socket", .0.display())]
+    NotASocket(PathBuf),
+    /// The file system said no.
+    #[error("[admin] socket: {}: {source}", path.display())]
+    Io {
+        /// The socket.
+        path: PathBuf,
+        /// What was met.
+        source: io::Error,
+    },
+}
+
+/// The socket. Its file goes when this is dropped.
+#[derive(Debug)]
+pub struct Server {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Server {
+    /// Makes the socket, 0600, and its directory, 0700, where there is none. What a dead edge left behind is
+    /// replaced; a live one is not. Call inside a runtime.
+    pub fn bind(path: &Path) -> Result<Self, SocketError> {
+        let failed = |source| SocketError::Io { path: path.to_owned(), source };
+        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(failed)?;
+        }
+        refuse_what_lives(path)?;
+        // Its name appears only once its mode is right, and in one step.
+        let mut hidden = path.as_os_str().to_owned();
+        hidden.push(format!(".{}", std::process::id()));
+        let hidden = PathBuf::from(hidden);
+        let listener = UnixListener::bind(&hidden).map_err(failed)?;
+        std::fs::set_permissions(&hidden, Permissions::from_mode(0o600))
+            .and_then(|()| std::fs::rename(&hidden, path))
+            .inspect_err(|_| drop(std::fs::remove_file(&hidden)))
+            .map_err(failed)?;
+        Ok(Self { listener, path: path.to_owned() })
+    }
+
+    /// Serves for ever, handing what is asked to `asks`.
+    pub async fn run(&self, asks: mpsc::Sender<Ask>) {
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, _)) if is_trusted(&stream) => {
+                    tokio::spawn(converse(stream, asks.clone()));
+                }
+                Ok(_) => tracing::warn!("a process of another user knocked at the admin socket; closed"),
+                Err(error) => {
+                    tracing::warn!(%error, "the admin socket could not accept a connection");
+                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+fn refuse_what_lives(path: &Path) -> Result<(), SocketError> {
+    use std::os::unix::fs::FileTypeExt as _;
+    match path.symlink_metadata() {
+        Ok(meta) if !meta.file_type().is_socket() => return Err(SocketError::NotASocket(path.to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        _ => {}
+    }
+    match std::os::unix::net::UnixStream::connect(path) {
+        Ok(_) => Err(SocketError::Taken(path.to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(SocketError::Io { path: path.to_owned(), source }),
+    }
+}
+
+/// The file's mode says the same; this holds where the file system does not keep modes.
+fn is_trusted(stream: &UnixStream) -> bool {
+    let own = nix::unistd::Uid::effective().as_raw();
+    stream.peer_cred().is_ok_and(|peer| peer.uid() == own || peer.uid() == 0)
+}
+
+async fn converse(stream: UnixStream, asks: mpsc::Sender<Ask>) {
+    let service = service_fn(move |request| answer(request, asks.clone()));
+    let served = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "a connection to the admin socket broke off");
+    }
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    asks: mpsc::Sender<Ask>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    Ok(match (request.method(), request.uri().path()) {
+        (&Method::POST, "/v1/reload") => reply(ask(&asks, Ask::Reload).await),
+        (&Method::GET, "/v1/status") => reply(ask(&asks, Ask::Status).await),
+        (_, "/v1/reload" | "/v1/status") => refuse(StatusCode::METHOD_NOT_ALLOWED),
+        _ => refuse(StatusCode::NOT_FOUND),
+    })
+}
+
+async fn ask<T>(asks: &mpsc::Sender<Ask>, make: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Option<T> {
+    let (sender, receiver) = oneshot::channel();
+    asks.send(make(sender)).await.ok()?;
+    receiver.await.ok()
+}
+
+fn reply<T: Serialize>(answer: Option<T>) -> Response<Full<Bytes>> {
+    match answer.and_then(|answer| serde_json::to_vec(&answer).ok()) {
+        Some(json) => json_response(StatusCode::OK, json),
+        None => refuse(StatusCode::SERVICE_UNAVAILABLE),
+    }
+}
+
+fn refuse(status: StatusCode) -> Response<Full<Bytes>> {
+    let reason = status.canonical_reason().unwrap_or("refused");
+    json_response(status, format!("{{\"error\":\"{reason}\"}}").into_bytes())
+}
+
+fn json_response(status: StatusCode, mut json: Vec<u8>) -> Response<Full<Bytes>> {
+    json.push(b'\n');
+    let mut response = Response::new(Full::from(json));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static("application/json"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::client::{self, ClientError};
+    use crate::admin::{Reloaded, Status};
+
+    fn status() -> Status {
+        Status {
+            pid: 7,
+            version: "1".into(),
+            started: "2026-01-01T00:00:00Z".into(),
+            config: None,
+            generation: 3,
+            workers: 2,
+            connections: 0,
+            rows: Vec::new(),
+            sites: Vec::new(),
+        }
+    }
+
+    async fn edge(mut asks: mpsc::Receiver<Ask>) {
+        while let Some(ask) = asks.recv().await {
+            match ask {
+                Ask::Status(reply) => reply.send(status()).unwrap(),
+                Ask::Reload(reply) => drop(reply),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn it_asks_and_answers() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("new/admin.sock");
+        let server = Server::bind(&path).unwrap();
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
+        let (sender, receiver) = mpsc::channel(1);
+        let asked = async {
+            let answer: Status = client::ask(&path, Method::GET, "/v1/status").await.unwrap();
+            assert_eq!(answer, status());
+            for (method, target, expected) in [
+                (Method::GET, "/v1/reload", 405),
+                (Method::GET, "/v2/status", 404),
+                (Method::POST, "/v1/reload", 503),
+            ] {
+                let error = client::ask::<Reloaded>(&path, method, target).await.unwrap_err();
+                assert!(
+                    matches!(error, ClientError::Refused { status, .. } if status == expected),
+                    "{error}"
+                );
+            }
+        };
+        tokio::select! {
+            () = server.run(sender) => {}
+            () = edge(receiver) => {}
+            () = asked => {}
+        }
+        drop(server);
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_live_socket_is_not_replaced_and_a_dead_one_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("admin.sock");
+        let live = Server::bind(&path).unwrap();
+        assert!(matches!(Server::bind(&path), Err(SocketError::Taken(_))));
+        drop(live);
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        assert!(path.exists(), "a dead edge leaves its file");
+        drop(Server::bind(&path).unwrap());
+        std::fs::write(&path, "mine").unwrap();
+        assert!(matches!(Server::bind(&path), Err(SocketError::NotASocket(_))));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "mine");
+    }
+}

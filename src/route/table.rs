@@ -1,0 +1,407 @@
+//! Host to site, path to route: built once a configuration, read by every worker without a lock.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::addr::Gate;
+use crate::config::model::{Action, Config, PathPattern, Proxy, Route, RowId, Site};
+use crate::name::{HostPattern, Hostname};
+use crate::upstream::Upstream;
+
+/// Every site by row and name. A look-up costs one hash, two for a wildcard, however many sites there are.
+#[derive(Debug)]
+pub struct Table {
+    rows: Box<[Names]>,
+    sites: Box<[Arc<SiteEntry>]>,
+    upstreams: HashMap<Proxy, Arc<Upstream>>,
+}
+
+/// A site as requests meet it.
+#[derive(Debug)]
+pub struct SiteEntry {
+    /// Its place in [`Config::sites`].
+    pub index: usize,
+    /// Who may use it.
+    pub gate: Gate,
+    /// Strict-Transport-Security's max-age; None leaves the header to Django.
+    pub hsts: Option<Duration>,
+    /// The first domain that is no wildcard: where `redirect` names lead, and what logs call the site.
+    pub canonical: Option<Hostname>,
+    /// The rows that serve it.
+    pub rows: Box<[RowId]>,
+    redirect: Box<[Hostname]>,
+    exact: Box<[(Box<[u8]>, RouteEntry)]>,
+    prefixes: Box<[Prefix]>,
+}
+
+/// A route as requests meet it.
+#[derive(Debug)]
+pub struct RouteEntry {
+    /// As the file spells it, for logs.
+    pub path: PathPattern,
+    /// Who may use it, beyond the site's gate.
+    pub gate: Gate,
+    /// The longest request body in octets.
+    pub body: u64,
+    /// What it does.
+    pub action: RouteAction,
+}
+
+/// What a route does.
+#[derive(Debug, Clone)]
+pub enum RouteAction {
+    /// Hand it to an upstream.
+    Proxy(Arc<Upstream>),
+    /// Send the client elsewhere.
+    Redirect {
+        /// A path on the same host, or an absolute http(s) URL.
+        to: Arc<str>,
+        /// 301, 302, 303, 307 or 308.
+        status: u16,
+    },
+}
+
+/// The names of one row.
+#[derive(Debug, Default)]
+struct Names {
+    exact: HashMap<Hostname, Arc<SiteEntry>>,
+    /// By what stands behind the `*.`.
+    wildcard: HashMap<Hostname, Arc<SiteEntry>>,
+}
+
+/// One prefix of a site, in a list that is sorted by `text`.
+#[derive(Debug)]
+struct Prefix {
+    text: Box<[u8]>,
+    /// The longest other prefix that `text` begins with: always earlier in the list.
+    parent: Option<usize>,
+    route: RouteEntry,
+}
+
+impl Table {
+    /// Builds the table. An upstream that `previous` has, word for word, is kept with its pools and its state.
+    pub fn build(config: &Config, previous: Option<&Self>) -> Self {
+        let mut upstreams = HashMap::new();
+        let mut upstream = |proxy: &Proxy| kept_or_new(proxy, &mut upstreams, previous);
+        let sites: Box<[_]> = config
+            .sites
+            .iter()
+            .enumerate()
+            .map(|(index, site)| Arc::new(SiteEntry::build(index, site, &mut upstream)))
+            .collect();
+        let mut rows: Box<[Names]> = config.rows.iter().map(|_| Names::default()).collect();
+        for (site, entry) in config.sites.iter().zip(&sites) {
+            for id in &site.rows {
+                if let Some(names) = rows.get_mut(id.0) {
+                    names.add(site, entry);
+                }
+            }
+        }
+        Self { rows, sites, upstreams }
+    }
+
+    /// The site that `host`, in its canonical form, names on a row.
+    pub fn site(&self, row: RowId, host: &str) -> Option<&Arc<SiteEntry>> {
+        let names = self.rows.get(row.0)?;
+        names.exact.get(host).or_else(|| {
+            let (_, parent) = host.split_once('.')?;
+            names.wildcard.get(parent)
+        })
+    }
+
+    /// Every site, in the order of the file.
+    pub fn sites(&self) -> &[Arc<SiteEntry>] {
+        &self.sites
+    }
+
+    /// Every upstream once, in no order.
+    pub fn upstreams(&self) -> impl Iterator<Item = &Arc<Upstream>> {
+        self.upstreams.values()
+    }
+}
+
+impl SiteEntry {
+    fn build(index: usize, site: &Site, upstream: &mut impl FnMut(&Proxy) -> Arc<Upstream>) -> Self {
+        let mut exact = Vec::new();
+        let mut prefixes = Vec::new();
+        for route in &site.routes {
+            let entry = RouteEntry::build(route, upstream);
+            match &route.path {
+                PathPattern::Exact(text) => exact.push((text.as_bytes().into(), entry)),
+                PathPattern::Prefix(text) => prefixes.push((text.as_bytes().into(), entry)),
+            }
+        }
+        Self {
+            index,
+            gate: site.gate.clone(),
+            hsts: site.hsts,
+            canonical: site.domains.iter().find_map(exact_name).cloned(),
+            rows: site.rows.as_slice().into(),
+            redirect: site.redirect.as_slice().into(),
+            exact: sorted(exact).into(),
+            prefixes: with_parents(sorted(prefixes)),
+        }
+    }
+
+    /// Whether `host`, in its canonical form, is a name that only leads to [`Self::canonical`].
+    pub fn is_redirect(&self, host: &str) -> bool {
+        self.redirect.iter().any(|name| name.as_str() == host)
+    }
+
+    /// The route for a path that [`normalize`](super::normalize) made: an exact one, else the longest prefix,
+    /// letter for letter, as nginx has it.
+    pub fn route(&self, path: &[u8]) -> Option<&RouteEntry> {
+        if let Ok(at) = self.exact.binary_search_by(|(text, _)| (**text).cmp(path)) {
+            return self.exact.get(at).map(|(_, route)| route);
+        }
+        // Whatever sorts between a prefix of the path and the path itself begins with that prefix, so the
+        // answer is the last entry that sorts before the path, or one of the prefixes of that entry.
+        let last = self.prefixes.partition_point(|prefix| *prefix.text <= *path).checked_sub(1)?;
+        let mut candidate = self.prefixes.get(last)?;
+        while !path.starts_with(&candidate.text) {
+            candidate = self.prefixes.get(candidate.parent?)?;
+        }
+        Some(&candidate.route)
+    }
+}
+
+impl RouteEntry {
+    fn build(route: &Route, upstream: &mut impl FnMut(&Proxy) -> Arc<Upstream>) -> Self {
+        let action = match &route.action {
+            Action::Proxy(proxy) => RouteAction::Proxy(upstream(proxy)),
+            Action::Redirect { to, status } => {
+                RouteAction::Redirect { to: to.as_str().into(), status: *status }
+            }
+        };
+        Self { path: route.path.clone(), gate: route.gate.clone(), body: route.body, action }
+    }
+}
+
+impl Names {
+    fn add(&mut self, site: &Site, entry: &Arc<SiteEntry>) {
+        for pattern in &site.domains {
+            let (names, name) = match pattern {
+                HostPattern::Exact(name) => (&mut self.exact, name),
+                HostPattern::Wildcard(parent) => (&mut self.wildcard, parent),
+            };
+            names.entry(name.clone()).or_insert_with(|| Arc::clone(entry));
+        }
+        for name in &site.redirect {
+            self.exact.entry(name.clone()).or_insert_with(|| Arc::clone(entry));
+        }
+    }
+}
+
+fn exact_name(pattern: &HostPattern) -> Option<&Hostname> {
+    match pattern {
+        HostPattern::Exact(name) => Some(name),
+        HostPattern::Wildcard(_) => None,
+    }
+}
+
+fn kept_or_new(
+    proxy: &Proxy,
+    upstreams: &mut HashMap<Proxy, Arc<Upstream>>,
+    previous: Option<&Table>,
+) -> Arc<Upstream> {
+    if let Some(known) = upstreams.get(proxy) {
+        return Arc::clone(known);
+    }
+    let kept = previous.and_then(|table| table.upstreams.get(proxy)).cloned();
+    let upstream = kept.unwrap_or_else(|| Upstream::new(proxy));
+    upstreams.insert(proxy.clone(), Arc::clone(&upstream));
+    upstream
+}
+
+/// Sorted by text; of two that are equal the first in the file stays.
+fn sorted(mut routes: Vec<(Box<[u8]>, RouteEntry)>) -> Vec<(Box<[u8]>, RouteEntry)> {
+    routes.sort_by(|(a, _), (b, _)| a.cmp(b));
+    routes.dedup_by(|(later, _), (first, _)| later == first);
+    routes
+}
+
+fn with_parents(routes: Vec<(Box<[u8]>, RouteEntry)>) -> Box<[Prefix]> {
+    let mut prefixes: Vec<Prefix> = Vec::with_capacity(routes.len());
+    for (text, route) in routes {
+        let mut parent = prefixes.len().checked_sub(1);
+        while let Some(prefix) = parent.and_then(|at| prefixes.get(at)) {
+            if text.starts_with(&prefix.text) {
+                break;
+            }
+            parent = prefix.parent;
+        }
+        prefixes.push(Prefix { text, parent, route });
+    }
+    prefixes.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::model::{
+        AccessLog, Admin, Bind, Certificate, Limits, Log, LogFormat, LogLevel, Place, Process, Row, Serve,
+        Store, Target, Tls, TlsVersion,
+    };
+
+    #[test]
+    fn a_name_finds_its_site_on_its_rows() {
+        let mut second = site(&["b.example.com", "*.a.example.com"], &[], &[]);
+        second.rows = vec![RowId(1)];
+        let first = site(&["a.example.com", "*.example.com"], &["www.a.example.com"], &[]);
+        let table = Table::build(&config(vec![first, second]), None);
+        for (row, host, expected) in [
+            (0, "a.example.com", Some(0)),
+            (0, "www.a.example.com", Some(0)),
+            (0, "x.a.example.com", None),
+            (0, "b.example.com", Some(0)),
+            (0, "example.com", None),
+            (0, "com", None),
+            (1, "b.example.com", Some(1)),
+            (1, "x.a.example.com", Some(1)),
+            (1, "www.a.example.com", Some(0)),
+            (1, "x.y.example.com", None),
+            (2, "a.example.com", None),
+        ] {
+            let got = table.site(RowId(row), host).map(|site| site.index);
+            assert_eq!(got, expected, "{host} on row {row}");
+        }
+        let found = table.site(RowId(0), "www.a.example.com").unwrap();
+        assert!(found.is_redirect("www.a.example.com"));
+        assert!(!found.is_redirect("a.example.com"));
+        assert_eq!(found.canonical.as_ref().map(Hostname::as_str), Some("a.example.com"));
+    }
+
+    #[test]
+    fn the_longest_prefix_wins_and_exact_before_it() {
+        let routes = ["/", "/admin/", "/admin/log", "= /admin/", "/static", "= /x"];
+        let table = Table::build(&config(vec![site(&["a.example.com"], &[], &routes)]), None);
+        for (path, expected) in [
+            ("/", "/"),
+            ("/admin", "/"),
+            ("/admin/", "= /admin/"),
+            ("/admin/x", "/admin/"),
+            ("/admin/lo", "/admin/"),
+            ("/admin/logs", "/admin/log"),
+            ("/admin0", "/"),
+            ("/statics", "/static"),
+            ("/x", "= /x"),
+            ("/x/", "/"),
+            ("/zzz", "/"),
+        ] {
+            assert_eq!(
+                table.sites()[0].route(path.as_bytes()).map(spelled).as_deref(),
+                Some(expected),
+                "{path}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_unchanged_upstream_is_kept() {
+        let before =
+            config(vec![site(&["a.example.com"], &[], &["/"]), site(&["b.example.com"], &[], &["/"])]);
+        let old = Table::build(&before, None);
+        assert_eq!(old.upstreams().count(), 1, "equal upstreams are one");
+        let mut after = before.clone();
+        after.sites.remove(0);
+        let mut changed = proxy();
+        changed.connect_timeout *= 2;
+        after.sites[0].routes.push(route("/ws/", Action::Proxy(changed)));
+        let new = Table::build(&after, Some(&old));
+        let of = |table: &Table, path: &str| match &table.sites()[0].route(path.as_bytes()).unwrap().action {
+            RouteAction::Proxy(upstream) => Arc::clone(upstream),
+            RouteAction::Redirect { .. } => panic!("a proxy route"),
+        };
+        assert!(Arc::ptr_eq(&of(&old, "/"), &of(&new, "/")));
+        assert!(!Arc::ptr_eq(&of(&old, "/ws/"), &of(&new, "/ws/")));
+    }
+
+    proptest! {
+        #[test]
+        fn the_longest_prefix_is_the_naive_one(
+            prefixes in proptest::collection::vec("/[ab/]{0,5}", 0..12),
+            paths in proptest::collection::vec("/[abc/]{0,8}", 8),
+        ) {
+            let routes: Vec<&str> = prefixes.iter().map(String::as_str).collect();
+            let table = Table::build(&config(vec![site(&["a.example.com"], &[], &routes)]), None);
+            for path in paths {
+                let naive = routes.iter().filter(|prefix| path.starts_with(**prefix)).max_by_key(|p| p.len());
+                let got = table.sites()[0].route(path.as_bytes()).map(spelled);
+                prop_assert_eq!(got.as_deref(), naive.copied(), "{}", path);
+            }
+        }
+    }
+
+    fn spelled(route: &RouteEntry) -> String {
+        match &route.path {
+            PathPattern::Prefix(text) => text.clone(),
+            PathPattern::Exact(text) => format!("= {text}"),
+        }
+    }
+
+    fn proxy() -> Proxy {
+        let target = Target::Tcp { host: "django".into(), port: 8000, tls: false };
+        let second = Duration::from_secs(1);
+        Proxy { targets: vec![target], connect_timeout: second, response_timeout: second }
+    }
+
+    fn route(path: &str, action: Action) -> Route {
+        let path = match path.strip_prefix("= ") {
+            Some(exact) => PathPattern::Exact(exact.to_owned()),
+            None => PathPattern::Prefix(path.to_owned()),
+        };
+        Route { path, gate: Gate::open(), body: 1024, action }
+    }
+
+    fn site(domains: &[&str], redirect: &[&str], routes: &[&str]) -> Site {
+        Site {
+            domains: domains.iter().map(|name| HostPattern::parse(name).unwrap()).collect(),
+            redirect: redirect.iter().map(|name| Hostname::parse(name).unwrap()).collect(),
+            rows: vec![RowId(0), RowId(1)],
+            gate: Gate::open(),
+            certificate: Certificate::Internal,
+            certificate_place: Place::default(),
+            client_ca: None,
+            client_ca_place: Place::default(),
+            hsts: None,
+            routes: routes.iter().map(|path| route(path, Action::Proxy(proxy()))).collect(),
+        }
+    }
+
+    fn config(sites: Vec<Site>) -> Config {
+        let row = |serve| Row {
+            bind: Bind::One(SocketAddr::from(([127, 0, 0, 1], 0))),
+            serve,
+            gate: Gate::open(),
+            proxy_protocol: None,
+            max_connections: None,
+            backlog: 16,
+        };
+        let second = Duration::from_secs(1);
+        Config {
+            file: None,
+            sources: Vec::new(),
+            rows: vec![row(Serve::Http), row(Serve::Https)],
+            sites,
+            tls: Tls { min_version: TlsVersion::V1_2 },
+            store: Store { path: "certs".into() },
+            client_address: None,
+            limits: Limits {
+                connections: 16,
+                connections_per_client: None,
+                body: 1024,
+                header_timeout: second,
+                handshake_timeout: second,
+                idle_timeout: second,
+            },
+            log: Log { format: LogFormat::Text, access: AccessLog::Off, level: LogLevel::Info },
+            admin: Admin { socket: "admin.sock".into() },
+            process: Process { workers: 1, user: None, grace: second },
+        }
+    }
+}
