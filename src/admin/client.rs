@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 /// How long a command waits for the edge: a reload reads a million rows and every certificate.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Why the running edge did not answer.
 #[derive(Debug, thiserror::Error)]
