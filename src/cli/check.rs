@@ -48,13 +48,11 @@ fn matrix(out: &mut String, config: &Config) {
 
 /// The sources in as many blocks as the width asks for.
 fn blocks<'s, 'a>(sources: &'s [&'a Source], width: usize) -> Vec<&'s [&'a Source]> {
-    let mut used = 0;
+    let mut used = sources.first().map_or(0, |first| column(first) + 2);
     let fits = |_: &&Source, next: &&Source| {
-        used += column(next) + 2;
-        let fits = used + "public".len() + 2 <= width;
-        if !fits {
-            used = 0;
-        }
+        let wanted = column(next) + 2;
+        let fits = used + wanted <= width;
+        used = if fits { used + wanted } else { wanted };
         fits
     };
     sources.chunk_by(fits).collect()
@@ -86,18 +84,22 @@ fn row_name(row: &Row) -> String {
 
 /// What the cells cannot say.
 fn notes(out: &mut String, config: &Config) {
+    let mut notes = Vec::new();
     for row in &config.rows {
-        if let Some(peers) = &row.proxy_protocol {
-            let _ = writeln!(out, "  {}: through {} alone, with a PROXY header", row_name(row), names(peers));
+        let (name, port) = (row_name(row), row.bind.port());
+        if row.bind.address().is_some() && config.rows.iter().any(|other| other.bind == Bind::All(port)) {
+            notes.push(format!("{name} rules its own address, and {port} the rest"));
         }
-        let shadowed = |other: &Row| other.bind == Bind::All(row.bind.port()) && row.bind.address().is_some();
-        if config.rows.iter().any(shadowed) {
-            let _ =
-                writeln!(out, "  {} rules its address; {} rules the rest", row_name(row), row.bind.port());
+        if let Some(peers) = &row.proxy_protocol {
+            notes.push(format!("{name} is reached through {} alone, with a PROXY header", names(peers)));
         }
     }
     if let Some(client) = &config.client_address {
-        let _ = writeln!(out, "  the client's address is believed from {}", names(&client.trusted));
+        notes.push(format!("the client's address is believed from {}", names(&client.trusted)));
+    }
+    for (index, note) in notes.iter().enumerate() {
+        let gap = if index == 0 { "\n" } else { "" };
+        let _ = writeln!(out, "{gap}  {note}");
     }
 }
 
@@ -135,12 +137,13 @@ fn rows(config: &Config, ids: &[RowId]) -> String {
 
 fn routes(out: &mut String, site: &Site) {
     let lines: Vec<[String; 3]> = site.routes.iter().map(route).collect();
-    let width = |column: usize| {
+    let longest = |column: usize| {
         lines.iter().filter_map(|line| line.get(column)).map(|text| text.chars().count()).max()
     };
-    let (path, who) = (width(0).unwrap_or(0), width(1).unwrap_or(0));
-    for [first, second, third] in &lines {
-        let _ = writeln!(out, "  {first:path$}  {second:who$}  {third}");
+    let (path, who) = (longest(0).unwrap_or(0), longest(1).unwrap_or(0));
+    for (index, [first, second, third]) in lines.iter().enumerate() {
+        let name = if index == 0 { "routes" } else { "" };
+        let _ = writeln!(out, "  {name:<12} {first:path$}  {second:who$}  {third}");
     }
 }
 
@@ -177,4 +180,38 @@ fn gate(gate: &Gate) -> String {
 
 fn names(sources: &[Source]) -> String {
     sources.iter().map(|source| &*source.name).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::parse;
+
+    fn shown(more: &str) -> String {
+        let site = "[[site]]\ndomains = ['a.example']\nupstream = 'a:80'\ncertificate = 'internal'\n";
+        report(&parse(format!("{more}\n{site}"), Path::new("edge.toml")).unwrap())
+    }
+
+    #[test]
+    fn deny_goes_before_allow_and_public_lets_everyone_in() {
+        let out = shown(
+            "[sources]\nhq = ['203.0.113.0/24']\nabuse = ['192.0.2.0/24']\n[ports]\n\
+             443 = { serve = 'https', allow = ['public'], deny = ['abuse'] }\n\
+             8443 = { serve = 'https', allow = ['hq'] }",
+        );
+        let expected = "\n  port / source  public  hq     abuse\n  HTTPS 443      allow   allow  deny\n  \
+                        HTTPS 8443             allow\n";
+        assert!(out.contains(expected), "{out}");
+    }
+
+    #[test]
+    fn a_wide_matrix_goes_on_below() {
+        let sources: Vec<String> = (0..30).map(|i| format!("source-{i} = ['192.0.2.{i}']\n")).collect();
+        let out = shown(&format!("[sources]\n{}", sources.concat()));
+        assert!(out.lines().all(|line| line.len() <= WIDTH + 10), "{out}");
+        assert!(out.matches("port / source").count() > 1, "{out}");
+        assert!((0..30).all(|i| out.contains(&format!("source-{i}"))), "{out}");
+    }
 }

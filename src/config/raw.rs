@@ -16,7 +16,25 @@ use super::schema::{self, Absent, Key, Kind};
 use super::units;
 
 /// How like a wrong word a right one must be to be named, from 0 to 1.
-const ALIKE: f64 = 0.8;
+const ALIKE: f64 = 0.85;
+/// The most letters that may differ in a word that is less like it.
+const MAX_SLIPS: usize = 3;
+/// What people type who know another server.
+static HABITS: &[(&str, &str)] = &[
+    ("server_name", "domains"),
+    ("hosts", "domains"),
+    ("listen", "ports"),
+    ("proxy_pass", "upstream"),
+    ("reverse_proxy", "upstream"),
+    ("backend", "upstream"),
+    ("location", "route"),
+    ("ssl_certificate", "certificate"),
+    ("client_max_body_size", "body"),
+    ("keepalive_timeout", "idle_timeout"),
+    ("worker_processes", "workers"),
+    ("worker_connections", "connections"),
+    ("access_log", "access"),
+];
 
 /// What is reported while the document is looked at.
 pub(super) struct Report<'a> {
@@ -95,10 +113,13 @@ impl<'a> Table<'a> {
             let place = Place { span: key.span(), path: join(&table.place.path, key.get_ref()) };
             match schema.key(key.get_ref()) {
                 None => table.meant.extend(unknown(schema, key.get_ref(), &place, report)),
-                Some(Key { kind: Kind::Later, doc, .. }) => {
+                Some(Key { kind: Kind::Later(instead), .. }) => {
                     table.unbuilt = true;
-                    let what = format!("`{}` is not built into this version ({doc})", key.get_ref());
-                    report.error(&place, what, "leave it out");
+                    report.error(
+                        &place,
+                        format!("`{}` is not built into this version", key.get_ref()),
+                        *instead,
+                    );
                 }
                 Some(_) => {}
             }
@@ -110,7 +131,7 @@ impl<'a> Table<'a> {
     fn name_missing(&self) {
         for key in self.schema.keys {
             if matches!(key.absent, Absent::Wrong) && self.lacks(key.name) {
-                let help = format!("{}: {}", key.doc, key.kind.expected());
+                let help = format!("{}; write {}", key.doc, key.kind.expected());
                 self.report.error(&self.place, format!("`{}` is missing", key.name), help);
             }
         }
@@ -249,7 +270,9 @@ impl<'a> Value<'a> {
     fn remedy(&self) -> String {
         match (self.kind, self.node) {
             (Kind::Duration(..), DeValue::Integer(number)) => format!("write \"{number}s\""),
-            (Kind::Size(..), DeValue::Integer(number)) => format!("write \"{number}B\", \"{number}MiB\" …"),
+            (Kind::Size(..), DeValue::Integer(number)) => {
+                format!("write \"{number}B\", \"{number}KiB\" or \"{number}MiB\", as it is meant")
+            }
             (Kind::Sources | Kind::Texts(_), DeValue::String(text)) => format!("write [\"{text}\"]"),
             (Kind::Choice(words), DeValue::Float(number)) if words.contains(&number.as_str()) => {
                 format!("write \"{}\"", number.as_str())
@@ -267,6 +290,11 @@ impl<'a> Value<'a> {
             self.mismatch();
         }
         text
+    }
+
+    /// What it should have been.
+    pub(super) fn kind(&self) -> &'static Kind {
+        self.kind
     }
 
     pub(super) fn flag(&self) -> Option<bool> {
@@ -393,24 +421,35 @@ fn unknown(
     report: &Report<'_>,
 ) -> Option<&'static str> {
     let names = || table.keys.iter().map(|key| key.name);
-    let meant = nearest(name, names());
-    let elsewhere = schema::TABLES.iter().find(|other| other.key(name).is_some());
+    let habit = HABITS.iter().find(|(other, _)| *other == name).map(|(_, right)| *right);
+    let meant = habit.filter(|right| table.key(right).is_some()).or_else(|| nearest(name, names()));
+    let elsewhere = headers_with(name).filter(|_| table.header.starts_with('[') || table.header.is_empty());
     let help = match (meant, elsewhere) {
         (Some(right), _) => format!("did you mean `{right}`?"),
-        (None, Some(other)) if other.header.is_empty() => format!("`{name}` stands at the top of the file"),
-        (None, Some(other)) => format!("`{name}` is a key of {}", other.header),
+        (None, Some(headers)) => format!("`{name}` is a key of {headers}"),
         (None, None) => format!("its keys are {}", names().collect::<Vec<_>>().join(", ")),
     };
     report.error(place, format!("unknown key `{name}`"), help);
     meant
 }
 
-/// The word of a list that is nearest to a wrong one, if any is near.
+/// The tables that have a key of that name.
+fn headers_with(name: &str) -> Option<String> {
+    let with = schema::TABLES.iter().filter(|table| table.key(name).is_some()).map(|table| table.header);
+    let headers: Vec<&str> =
+        with.map(|header| if header.is_empty() { "the top of the file" } else { header }).collect();
+    (!headers.is_empty()).then(|| headers.join(", "))
+}
+
+/// The word of a list that is nearest to a wrong one, if any is near: few letters differ, or it begins alike.
 pub(super) fn nearest<'w>(wrong: &str, words: impl Iterator<Item = &'w str>) -> Option<&'w str> {
     let wrong = wrong.to_ascii_lowercase();
-    let score = |word: &str| strsim::jaro_winkler(&wrong, &word.to_ascii_lowercase());
-    let best = words.map(|word| (score(word), word)).max_by(|a, b| a.0.total_cmp(&b.0));
-    best.filter(|(score, _)| *score >= ALIKE).map(|(_, word)| word)
+    let slips = |word: &str| strsim::damerau_levenshtein(&wrong, word);
+    let alike = |word: &str| strsim::jaro_winkler(&wrong, word);
+    let allowed = (wrong.chars().count() / 3).min(MAX_SLIPS);
+    let near = words.map(|word| (word.to_ascii_lowercase(), word));
+    let near = near.filter(|(lower, _)| slips(lower) <= allowed || alike(lower) >= ALIKE);
+    near.max_by(|(a, _), (b, _)| alike(a).total_cmp(&alike(b))).map(|(_, word)| word)
 }
 
 /// `did you mean "x"?`, or nothing where nothing is near.

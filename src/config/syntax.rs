@@ -7,6 +7,8 @@ use toml::de::{DeTable, DeValue};
 use super::model::Place;
 use super::problem::Problem;
 
+const OPEN_TEXT: &str = "this text is never closed";
+
 /// A document, as far as it could be read.
 pub(super) struct Document<'a> {
     pub(super) root: DeTable<'a>,
@@ -47,10 +49,16 @@ pub(super) fn parse(text: &str) -> Document<'_> {
 /// Drops what an unclosed bracket made of the lines behind it, and all but the first error of a line.
 fn keep_causes(problems: &mut Vec<Problem>, unclosed: &[Range<usize>], text: &str) {
     problems.sort_by_key(|problem| problem.place.span.start);
-    problems.retain(|problem| {
-        let at = problem.place.span.start;
-        !unclosed.iter().any(|range| range.start < at && at <= range.end)
-    });
+    for range in unclosed {
+        let at = |problem: &Problem| problem.place.span.start;
+        // A text that is never closed has swallowed the bracket that was to follow it.
+        let first =
+            problems.iter().find(|problem| range.start < at(problem)).filter(|p| p.message == OPEN_TEXT);
+        let cause = first.map_or(range.start, at);
+        problems.retain(|problem| {
+            !range.contains(&at(problem)) && at(problem) != range.end || at(problem) == cause
+        });
+    }
     problems.dedup_by(|later, first| {
         let between = first.place.span.start..later.place.span.start;
         text.get(between).is_some_and(|text| !text.contains('\n'))
@@ -76,21 +84,44 @@ fn within(value: &DeValue<'_>, span: &Range<usize>, end: usize) -> Option<usize>
 /// The parser's message in the words of this file, and whether the error stays where it is.
 fn explain(message: &str, span: Range<usize>, text: &str) -> (Problem, bool) {
     let found = text.get(span.clone()).unwrap_or("");
-    let (message, help, local) = if message.starts_with("string values must be quoted") {
+    let number = ["invalid float", "invalid integer"].iter().any(|start| message.starts_with(start));
+    let word = number && found.starts_with(|c: char| c.is_ascii_alphabetic());
+    let (message, help, local) = if message.starts_with("string values must be quoted") && found.is_empty() {
+        ("a value is missing".to_owned(), "write one behind the equals sign".to_owned(), true)
+    } else if word || message.starts_with("string values must be quoted") {
         ("text stands in quotes".to_owned(), format!("write \"{found}\""), true)
     } else if message.starts_with("invalid boolean") {
         (format!("`{found}` is not a value"), format!("{}, or quotes around text", boolean(found)), true)
+    } else if is_open_text(message) {
+        (OPEN_TEXT.to_owned(), "close it with a quote".to_owned(), false)
     } else if message == "duplicate key" {
-        let help = "keep one of the two; a table is written once, with all of its keys below it";
-        (format!("`{found}` is given twice"), help.to_owned(), true)
+        let (message, help) = twice(found, text.get(..span.start).unwrap_or(""));
+        (message, help.to_owned(), true)
     } else if message.starts_with("unexpected leading zero") {
-        (message.replace(", expected nothing", ""), "write the number without it".to_owned(), true)
+        ("a number has no leading zero".to_owned(), "leave it out".to_owned(), true)
     } else if message.starts_with("key with no value") {
         ("a key without a value".to_owned(), "write key = value, or delete the line".to_owned(), false)
     } else {
         (format!("not TOML: {message}"), "see https://toml.io for the syntax".to_owned(), false)
     };
     (Problem::new(Place { span, path: String::new() }, message, help), local)
+}
+
+fn is_open_text(message: &str) -> bool {
+    let text = message.starts_with("invalid basic string") || message.starts_with("invalid literal string");
+    text && (message.ends_with("expected `\"`") || message.ends_with("expected `'`"))
+}
+
+/// A table's header, or a key.
+fn twice(found: &str, before: &str) -> (String, &'static str) {
+    let line = before.rsplit('\n').next().unwrap_or("");
+    if line.trim_start().starts_with('[') {
+        return (
+            format!("[{}{found}] is given twice", line.trim_start_matches([' ', '\t', '['])),
+            "put its keys below one header",
+        );
+    }
+    (format!("`{}` is given twice", found.trim_matches(['"', '\''])), "keep one of the two")
 }
 
 fn boolean(found: &str) -> &'static str {

@@ -10,12 +10,12 @@ static SIZES: [(&str, u64); 5] =
 
 /// Reads `250ms`, `30s`, `10m`, `12h` or `90d`. The error says what to write.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    scaled(text, &TIMES).map(Duration::from_millis).ok_or_else(|| hint(text, &TIMES, "s"))
+    scaled(text, &TIMES).map(Duration::from_millis).ok_or_else(|| hint(text, &TIMES, "s", "30s"))
 }
 
 /// Reads `512B`, `64KiB`, `10MiB`, `1GiB` or `1TiB` as octets. The error says what to write.
 pub(super) fn size(text: &str) -> Result<u64, String> {
-    scaled(text, &SIZES).ok_or_else(|| hint(text, &SIZES, "MiB"))
+    scaled(text, &SIZES).ok_or_else(|| hint(text, &SIZES, "MiB", "64MiB"))
 }
 
 /// A duration as [`duration`] reads it, in the largest unit that divides it.
@@ -33,15 +33,18 @@ fn split(text: &str) -> (&str, &str) {
     text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))
 }
 
-fn hint(text: &str, units: &'static [(&str, u64)], usual: &'static str) -> String {
+fn hint(text: &str, units: &'static [(&str, u64)], usual: &'static str, example: &str) -> String {
     let (number, unit) = split(text.trim());
+    if !number.is_empty() && units.iter().any(|(name, _)| *name == unit) {
+        return "write a smaller number".into();
+    }
     let names: Vec<&str> = units.iter().map(|(name, _)| *name).collect();
     let rule = format!("a whole number and one of {}", names.join(", "));
     let meant =
         if unit.is_empty() { Some(usual) } else { meant_unit(&unit.trim().to_ascii_lowercase(), units) };
     match meant.filter(|unit| scaled(&format!("{number}{unit}"), units).is_some()) {
         Some(unit) => format!("write {rule}, as in \"{number}{unit}\""),
-        None => format!("write {rule}, as in \"30{usual}\""),
+        None => format!("write {rule}, as in \"{example}\""),
     }
 }
 
@@ -111,7 +114,7 @@ mod tests {
     #[test]
     fn the_hint_names_what_was_meant() {
         for (text, meant) in
-            [("64KB", "64KiB"), ("64k", "64KiB"), ("10M", "10MiB"), ("10", "10MiB"), ("x", "30MiB")]
+            [("64KB", "64KiB"), ("64k", "64KiB"), ("10M", "10MiB"), ("10", "10MiB"), ("x", "64MiB")]
         {
             assert!(size(text).unwrap_err().ends_with(&format!("as in \"{meant}\"")), "{text:?}");
         }

@@ -85,11 +85,11 @@ pub(super) fn refuse_clashes(claims: &[Claim], ports: &Ports, report: &Report<'_
         let clash = claim.rows.iter().find_map(|&row| Some((row, *taken.get(&(row, &claim.name))?)));
         if let Some((row, first)) = clash {
             let message = format!(
-                "\"{}\" is taken on the row {}: it stands on line {} as {}",
+                "the name \"{}\" is taken: line {} has it, as {}, for the row {} too",
                 claim.name,
-                ports.name(row),
                 report.line(first),
-                first.path
+                first.path,
+                ports.name(row)
             );
             report.error(&claim.place, message, "a name belongs to one site; keep one of the two");
         }

@@ -153,13 +153,16 @@ fn declare(bind: Option<Bind>, place: Place, value: &Value<'_>, sources: &Source
         deny: denied(&table, sources),
     };
     refuse_open_store(bind, &table);
+    let proxy_protocol = table.get("proxy_protocol").map(|value| sources.believed(&value));
+    let max_connections = table.whole("max_connections").and_then(|count| count.try_into().ok());
+    let backlog = table.whole("backlog").and_then(|count| count.try_into().ok()).unwrap_or(BACKLOG);
     let row = bind.zip(serve).map(|(bind, serve)| Row {
         bind,
         serve,
         gate,
-        proxy_protocol: table.get("proxy_protocol").map(|value| sources.believed(&value)),
-        max_connections: table.whole("max_connections").and_then(|count| count.try_into().ok()),
-        backlog: table.whole("backlog").and_then(|count| count.try_into().ok()).unwrap_or(BACKLOG),
+        proxy_protocol,
+        max_connections,
+        backlog,
     });
     Declared { bind, place, serve, row }
 }
@@ -228,7 +231,7 @@ fn bind(name: &str, place: &Place, report: &Report<'_>) -> Option<Bind> {
         ),
         IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some() => {
             let four = SocketAddr::new(ip.to_canonical(), number);
-            wrong(format!("\"{address}\" is an IPv4 address in IPv6 clothes"), format!("write \"{four}\""))
+            wrong(format!("\"{address}\" is an IPv4 address written as IPv6"), format!("write \"{four}\""))
         }
         ip if ip.is_multicast() || ip == IpAddr::from([255; 4]) => {
             wrong(format!("nothing can listen on \"{address}\""), "write an address of this machine".into())
@@ -243,6 +246,13 @@ fn port(text: &str) -> Option<u16> {
 }
 
 fn row_help(name: &str) -> String {
+    let split = name.rsplit_once(':').and_then(|(host, number)| Some((host.parse().ok()?, port(number)?)));
+    if let Some((host, number)) = split {
+        return format!(
+            "an IPv6 address stands in brackets: write \"{}\"",
+            SocketAddr::new(IpAddr::V6(host), number)
+        );
+    }
     if let Ok(ip) = name.parse::<IpAddr>() {
         return format!("write the port as well, as in \"{}\"", SocketAddr::new(ip, 443));
     }

@@ -83,13 +83,13 @@ fn location(value: &Value<'_>) -> Option<String> {
     let local = text.starts_with('/') && !text.starts_with("//");
     if !named && !local {
         let help = "write a path, as in \"/new/\", or a whole URL, as in \"https://www.example.com/\"";
-        value.refuse(format!("{text:?} is not a place to go to"), help);
+        value.refuse(format!("{text:?} is not a path or URL"), help);
         return None;
     }
     if !text.bytes().all(|b| b.is_ascii_graphic()) || text.contains(['\\', '"', '<', '>']) {
         value.refuse(
             format!("{text:?} cannot stand in a Location header"),
-            "percent-encode the characters that are not URL",
+            "percent-encode what a URL cannot hold",
         );
         return None;
     }
@@ -119,7 +119,10 @@ fn pattern(value: &Value<'_>) -> Option<PathPattern> {
 /// Decodes a path once, and refuses what a request's path can never be once it is decoded.
 fn clean(text: &str) -> Result<String, (&'static str, String)> {
     if !text.starts_with('/') {
-        return Err(("a path begins with a slash", format!("write \"/{text}\"")));
+        return Err((
+            "a path begins with a slash",
+            "write \"/x/\" for all below it, \"= /x\" for one path".into(),
+        ));
     }
     if text.contains(['?', '#']) {
         return Err(("a route looks at the path alone", "leave out what follows it".into()));

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::super::model::{Action, Certificate, PathPattern, Place, Proxy, Route, RowId, Site};
 use super::super::raw::{Table, Value, did_you_mean};
 use super::super::schema::CERTIFICATE;
+use super::super::units::show_duration;
 use super::ports::{Ports, gate};
 use super::route::Site as Inherited;
 use super::sources::Sources;
@@ -100,7 +101,16 @@ fn rows(table: &Table<'_>, ports: &Ports) -> Vec<RowId> {
 }
 
 fn certificate(table: &Table<'_>, home: &Home<'_>) -> (Option<Certificate>, Place) {
-    let Some(value) = table.get("certificate") else { return (None, table.place.clone()) };
+    let Some(value) = table.get("certificate") else {
+        if table.lacks("certificate") {
+            table.report.error(
+                &table.place,
+                "without `certificate` the site asks an ACME CA, which is not built into this version",
+                CERTIFICATE_HELP,
+            );
+        }
+        return (None, table.place.clone());
+    };
     let place = value.place.clone();
     let certificate = match value.node.as_str() {
         Some("internal") => Some(Certificate::Internal),
@@ -165,6 +175,17 @@ fn hsts(table: &Table<'_>, certificate: Option<&Certificate>) -> Option<Duration
         Some(false) => return None,
         Some(true) => value.refuse("true does not say for how long", "write \"365d\", or leave the key out"),
         None => {}
+    }
+    if let Some(seconds) = value.node.as_integer() {
+        let typed = seconds
+            .as_str()
+            .parse()
+            .map_or_else(|_| "365d".into(), |n| show_duration(Duration::from_secs(n)));
+        value.refuse(
+            format!("expected {}, found a whole number", value.kind().expected()),
+            format!("write \"{typed}\""),
+        );
+        return None;
     }
     let age = value.node.as_bool().is_none().then(|| value.duration()).flatten()?;
     if age.subsec_millis() != 0 {

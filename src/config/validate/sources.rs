@@ -1,6 +1,6 @@
 //! `[sources]`: named groups of addresses.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::net::IpAddr;
 use std::path::Path;
@@ -141,7 +141,13 @@ fn from_file(path: &Path, value: &Value<'_>) -> Vec<IpNet> {
     let bytes = match read_bounded(path) {
         Ok(bytes) => bytes,
         Err(error) => {
-            value.refuse(format!("{} cannot be read: {error}", path.display()), "");
+            let missing = error.kind() == io::ErrorKind::NotFound;
+            let help = if missing {
+                "a relative path starts at the directory of the configuration file"
+            } else {
+                ""
+            };
+            value.refuse(format!("{} cannot be read: {error}", path.display()), help);
             return Vec::new();
         }
     };
@@ -164,13 +170,12 @@ fn from_file(path: &Path, value: &Value<'_>) -> Vec<IpNet> {
 }
 
 fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
-    let file = File::open(path)?;
     // Opening a pipe would wait for its writer, and a device may never end.
-    if !file.metadata()?.is_file() {
+    if !fs::metadata(path)?.is_file() {
         return Err(io::Error::other("not a regular file"));
     }
     let mut bytes = Vec::new();
-    file.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_FILE {
         return Err(io::Error::other("larger than 256 MiB"));
     }
@@ -232,7 +237,7 @@ fn unmapped(net: IpNet, text: &str) -> Result<IpNet, Wrong> {
     let Some(four) = six.addr().to_ipv4_mapped().filter(|_| six.prefix_len() >= 96) else { return Ok(net) };
     let four =
         Ipv4Net::new(four, six.prefix_len() - 96).map_or_else(|_| four.to_string(), |net| net.to_string());
-    let message = format!("{text:?} is an IPv4 network in IPv6 clothes");
+    let message = format!("{text:?} is an IPv4 network written as IPv6");
     Err(Wrong { message, help: format!("write \"{four}\"") })
 }
 
@@ -280,4 +285,62 @@ fn covers(mut ranges: Vec<(u128, u128)>, last: u128) -> bool {
         next = next.max(to + 1);
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn networks_have_one_form() {
+        for (text, net) in [
+            ("203.0.113.7", Some("203.0.113.7/32")),
+            ("203.0.113.0/24", Some("203.0.113.0/24")),
+            ("2001:DB8::/32", Some("2001:db8::/32")),
+            ("2001:db8::1", Some("2001:db8::1/128")),
+            ("0.0.0.0/0", Some("0.0.0.0/0")),
+            ("203.0.113.7/24", None),
+            ("203.0.113.0/33", None),
+            ("203.0.113.0/-1", None),
+            ("203.0.113.0 /24", None),
+            ("203.000.113.0", None),
+            ("::ffff:203.0.113.7", None),
+            ("fe80::1%eth0", None),
+            ("example.com", None),
+        ] {
+            assert_eq!(network(text).ok().map(|net| net.to_string()).as_deref(), net, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_is_lines_with_comments() {
+        let text = b"\xef\xbb\xbf# list\r\n203.0.113.0/24 # office\r\n\n\t2001:db8::/32\n\xff\n10.0.0.1/8";
+        let (nets, wrong) = parse_lines(text);
+        assert_eq!(nets.len(), 2);
+        assert_eq!(wrong.iter().map(|(line, _)| *line).collect::<Vec<_>>(), [5, 6]);
+    }
+
+    #[test]
+    fn ranges_that_cover_everything() {
+        for (ranges, everything) in [
+            (vec![], false),
+            (vec![(0, 9)], true),
+            (vec![(0, 8)], false),
+            (vec![(5, 9), (0, 4)], true),
+            (vec![(5, 9), (0, 3), (0, 3), (0, 3)], false),
+            (vec![(0, 7), (2, 3), (6, 9)], true),
+        ] {
+            assert_eq!(covers(ranges.clone(), 9), everything, "{ranges:?}");
+        }
+        assert!(covers(vec![(0, u128::MAX)], u128::MAX));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes: Vec<u8>) {
+            let _ = parse_lines(&bytes);
+        }
+    }
 }

@@ -24,17 +24,21 @@ pub(super) fn read(value: &Value<'_>, home: &Home<'_>) -> Option<Vec<Target>> {
     }
     let mut targets: Vec<Target> = Vec::new();
     for item in &items {
-        let target = one(item, home)?;
+        let Some(target) = one(item, home) else { continue };
         if targets.contains(&target) {
             item.refuse("this upstream is listed twice", "keep one of the two");
         }
         targets.push(target);
     }
-    Some(targets).filter(|targets| !targets.is_empty())
+    Some(targets).filter(|targets| !targets.is_empty() && targets.len() == items.len())
 }
 
 fn one(item: &Value<'_>, home: &Home<'_>) -> Option<Target> {
     let text = item.text()?;
+    if text.contains('@') && !text.starts_with("unix:") {
+        item.report.secret(&item.place, "an upstream takes no user or password: let Django check who asks");
+        return None;
+    }
     parse(text, home).map_err(|(message, help)| item.refuse(message, help)).ok()
 }
 
@@ -84,9 +88,6 @@ pub(super) fn socket_length(path: &Path) -> Result<(), Wrong> {
 }
 
 fn tcp(text: &str, authority: &str, tls: bool) -> Result<Target, Wrong> {
-    if authority.contains('@') {
-        return Err(("an upstream has no user or password".into(), "let Django check who asks".into()));
-    }
     if let Some(at) = authority.find(['/', '?', '#']) {
         let bare = text.get(..text.len() - (authority.len() - at)).unwrap_or(text);
         return Err((
@@ -195,9 +196,7 @@ mod tests {
         ] {
             assert_eq!(read(text).map_err(|wrong| wrong.1), Err(help.into()), "{text:?}");
         }
-        for text in
-            ["", ":8000", "unix:", "127.1:8000", "ftp://x:1", "user:pw@django:8000", "a b:8000", "*:80"]
-        {
+        for text in ["", ":8000", "unix:", "127.1:8000", "ftp://x:1", "a b:8000", "*:80"] {
             assert!(read(text).is_err(), "{text:?}");
         }
     }

@@ -1,109 +1,8 @@
-//! Every table and key of the file: one list that drives the reader, its messages and the documentation.
+//! The tables, in the order of the documentation.
 
-/// A table of the file.
-#[derive(Debug)]
-pub struct Table {
-    /// As a person writes its header, `[[site]]`; empty for the top of the file.
-    pub header: &'static str,
-    /// What it is for, in one line.
-    pub doc: &'static str,
-    /// Its keys, in the order of the documentation.
-    pub keys: &'static [Key],
-}
-
-/// A key of a table.
-#[derive(Debug)]
-pub struct Key {
-    /// Its name.
-    pub name: &'static str,
-    /// What it takes.
-    pub kind: Kind,
-    /// What holds where it is missing.
-    pub absent: Absent,
-    /// What it does, in one line.
-    pub doc: &'static str,
-}
-
-/// What a key takes.
-#[derive(Debug, Clone, Copy)]
-pub enum Kind {
-    /// Text, with an example.
-    Text(&'static str),
-    /// The path of a file or directory.
-    Path,
-    /// true or false.
-    Flag,
-    /// A whole number within bounds.
-    Whole(u64, u64),
-    /// A duration within bounds.
-    Duration(&'static str, &'static str),
-    /// A size within bounds.
-    Size(&'static str, &'static str),
-    /// One of some words.
-    Choice(&'static [&'static str]),
-    /// A list of text, with an example of an element.
-    Texts(&'static str),
-    /// A list of names from `[sources]`.
-    Sources,
-    /// A table.
-    Table(&'static Table),
-    /// An array of tables.
-    Tables(&'static Table),
-    /// A table with keys of the person's own choice.
-    Map(&'static str),
-    /// Several forms, as a person would be told them.
-    Either(&'static str),
-    /// A name that the product has and this version does not build.
-    Later,
-}
-
-/// What holds where a key is missing.
-#[derive(Debug, Clone, Copy)]
-pub enum Absent {
-    /// It is an error.
-    Wrong,
-    /// Nothing: what the key sets is left out, or decided elsewhere as its doc says.
-    Nothing,
-    /// This value, as it would be typed (without quotes).
-    Is(&'static str),
-}
-
-impl Table {
-    /// The key of that name.
-    pub fn key(&self, name: &str) -> Option<&'static Key> {
-        self.keys.iter().find(|key| key.name == name)
-    }
-}
-
-impl Kind {
-    /// What it takes, with an example, to stand behind "expected".
-    pub fn expected(&self) -> String {
-        match self {
-            Self::Text(example) => format!("text, as in \"{example}\""),
-            Self::Path => "a path, as in \"/etc/vestibule/clients.pem\"".into(),
-            Self::Flag => "true or false".into(),
-            Self::Whole(..) => "a whole number".into(),
-            Self::Duration(..) => "a duration, as in \"30s\"".into(),
-            Self::Size(..) => "a size, as in \"64MiB\"".into(),
-            Self::Choice(words) => choice(words),
-            Self::Texts(example) => format!("a list, as in [\"{example}\"]"),
-            Self::Sources => "a list of sources, as in [\"public\"]".into(),
-            Self::Table(table) => format!("a table, as in {}", table.header),
-            Self::Tables(table) => format!("a list of tables, each headed {}", table.header),
-            Self::Map(example) | Self::Either(example) => (*example).into(),
-            Self::Later => "nothing yet".into(),
-        }
-    }
-}
-
-/// `"a", "b" or "c"`
-pub(super) fn choice(words: &[&str]) -> String {
-    let quoted: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();
-    match quoted.split_last() {
-        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
-        _ => quoted.concat(),
-    }
-}
+use super::Absent::{Is, Nothing, Wrong};
+use super::Kind::{Choice, Duration, Either, Later, Map, Path, Size, Sources, Tables, Text, Texts, Whole};
+use super::{Absent, Key, Kind, Table};
 
 /// Every table that has a header, for telling where a misplaced key belongs.
 pub static TABLES: &[&Table] = &[
@@ -124,30 +23,6 @@ pub static TABLES: &[&Table] = &[
     &PROCESS,
 ];
 
-/// Places that take a secret. An inline string there is an error, and is never shown. `*` is any element.
-pub(super) static SECRETS: &[&[&str]] = &[
-    &["acme", "eab", "hmac"],
-    &["acme", "fallback", "*", "eab", "hmac"],
-    &["acme", "dns", "key"],
-    &["acme", "dns", "token"],
-    &["store", "url"],
-    &["store", "key"],
-];
-
-const fn key(name: &'static str, kind: Kind, absent: Absent, doc: &'static str) -> Key {
-    Key { name, kind, absent, doc }
-}
-
-const fn later(name: &'static str, doc: &'static str) -> Key {
-    Key { name, kind: Kind::Later, absent: Nothing, doc }
-}
-
-use Absent::{Is, Nothing, Wrong};
-use Kind::{Choice, Duration, Either, Map, Path, Size, Sources, Tables, Text, Texts, Whole};
-
-const BODY: Kind = Size("1B", "1TiB");
-const PATIENCE: Kind = Duration("100ms", "1h");
-
 /// The top of the file.
 pub static ROOT: Table = Table {
     header: "",
@@ -166,7 +41,14 @@ pub static ROOT: Table = Table {
             "One row a port; a port without a row is closed. Without the table: 80 and 443, public",
         ),
         key("site", Tables(&SITE), Wrong, "What is served under which names"),
-        later("acme", "Certificates from an ACME CA"),
+        key(
+            "acme",
+            Later(
+                "leave it out, and give each site certificate = \"internal\" or { cert = \"….pem\", key = \"….pem\" }",
+            ),
+            Nothing,
+            "Certificates from an ACME CA",
+        ),
         key("store", Kind::Table(&STORE), Nothing, "Where certificates and keys are kept"),
         key("tls", Kind::Table(&TLS), Nothing, "TLS with clients"),
         key(
@@ -198,9 +80,9 @@ pub static PORT: Table = Table {
             "serve",
             Choice(&["http", "https"]),
             Wrong,
-            "http: redirects to https, and nothing else. https: the sites",
+            "What it speaks: http only redirects to https, https serves the sites",
         ),
-        key("allow", Sources, Wrong, "Who may connect"),
+        key("allow", Sources, Wrong, "Who may connect; \"public\" is everyone"),
         key("deny", Sources, Nothing, "Who may not, even where `allow` names them"),
         key(
             "proxy_protocol",
@@ -215,8 +97,13 @@ pub static PORT: Table = Table {
             "The most connections open on this row at once",
         ),
         key("backlog", Whole(1, 65_535), Is("4096"), "The kernel's accept queue, in connections"),
-        later("forward", "TCP, byte for byte"),
-        later("host", "The host's own daemon"),
+        key("forward", Later("leave the row out: what has no row is closed"), Nothing, "TCP, byte for byte"),
+        key(
+            "host",
+            Later("leave the row out: the host's own firewall rules this port"),
+            Nothing,
+            "The host's own daemon",
+        ),
         later("tls", "TLS ended before forwarding"),
         later("send_proxy", "A PROXY header to what is forwarded to"),
         later("http3", "HTTP/3"),
@@ -247,7 +134,7 @@ pub static SITE: Table = Table {
         key(
             "certificate",
             Either("\"internal\" or { cert = \"….pem\", key = \"….pem\" }"),
-            Wrong,
+            Is("acme"),
             "\"internal\": the edge's own CA, for development. Files are watched",
         ),
         key(
@@ -315,7 +202,7 @@ pub static ROUTE: Table = Table {
             "What answers; without the key, the site's upstream",
         ),
         key("redirect", Kind::Table(&REDIRECT), Nothing, "Where the client is sent instead"),
-        later("files", "Files from a directory"),
+        key("files", Later("let an upstream serve them"), Nothing, "Files from a directory"),
         later("cache", "Cache-Control for files"),
         later("internal", "Reached through X-Accel-Redirect alone"),
         later("rate", "A rate limit"),
@@ -448,3 +335,14 @@ pub static PROCESS: Table = Table {
         key("grace", Duration("0s", "1h"), Is("30s"), "How long requests in flight may take to finish"),
     ],
 };
+
+const fn key(name: &'static str, kind: Kind, absent: Absent, doc: &'static str) -> Key {
+    Key { name, kind, absent, doc }
+}
+
+const fn later(name: &'static str, doc: &'static str) -> Key {
+    Key { name, kind: Later("leave it out"), absent: Nothing, doc }
+}
+
+const BODY: Kind = Size("1B", "1TiB");
+const PATIENCE: Kind = Duration("100ms", "1h");
