@@ -1,1 +1,21 @@
 //! HTTP from the client's side: connections, exchanges, and the pipeline that every request goes through.
+//!
+//! [`Worker::serve`] takes an accepted socket; `connection` brings it through the port's gate and the handshake;
+//! `h1` and `h2` read requests from it; `pipeline` decides what each is answered; `forward` hands it to an upstream;
+//! `respond` makes the answers of the edge's own.
+
+mod connection;
+mod exchange;
+mod forward;
+mod forwarded;
+mod h1;
+mod h2;
+mod link;
+mod pipeline;
+mod request;
+mod respond;
+mod response;
+mod tunnel;
+mod worker;
+
+pub use worker::Worker;

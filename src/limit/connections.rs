@@ -7,11 +7,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::addr::ClientAddr;
+use crate::config::model::Bind;
 
 /// The open connections of every worker. Clones count together.
 #[derive(Debug, Clone, Default)]
 pub struct Connections {
     total: Count,
+    rows: Arc<Mutex<HashMap<Bind, RowCount>>>,
     clients: Arc<Clients>,
 }
 
@@ -72,6 +74,12 @@ impl Connections {
     /// How many are open.
     pub fn open(&self) -> usize {
         self.total.get()
+    }
+
+    /// The count of the row that listens there, the same one before and after a reload.
+    pub fn row(&self, bind: Bind) -> RowCount {
+        let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        rows.entry(bind).or_default().clone()
     }
 }
 

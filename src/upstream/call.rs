@@ -72,7 +72,7 @@ struct Sender {
     touched: bool,
     chunked: bool,
     phase: Phase,
-    /// Whether something was written since the last look.
+    /// Whether the kernel took something since the last look.
     moved: bool,
 }
 
@@ -171,7 +171,8 @@ impl Call {
 
     /// The request, where none of it was used up and sending it again is safe.
     pub(super) fn take_back(self) -> Option<Outgoing> {
-        if self.sender.touched || !self.method.is_idempotent() {
+        let unwritten = self.sender.front.len() == self.sender.head.len();
+        if self.sender.touched || !(unwritten || self.method.is_idempotent()) {
             return None;
         }
         Some(Outgoing {

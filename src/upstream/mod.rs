@@ -54,9 +54,9 @@ pub struct Outgoing {
 pub struct Trace {
     /// The address of the last target that was tried.
     pub peer: Option<Arc<str>>,
-    /// What connecting took; zero on a pooled connection.
-    pub connect: Duration,
-    /// From the call to the first byte of the final answer.
+    /// What connecting took; None on a pooled connection.
+    pub connect: Option<Duration>,
+    /// From the request's beginning to the head of the final answer.
     pub first_byte: Option<Duration>,
 }
 
@@ -111,12 +111,12 @@ impl Upstream {
             let key = pool::Key { upstream: self.id, target: index };
             if let Some(conn) = pools.take(key, method.is_idempotent()) {
                 trace.peer = Some(conn.peer.clone());
-                trace.connect = Duration::ZERO;
+                trace.connect = None;
                 return Ok(conn);
             }
             let start = Instant::now();
             let dialed = pools.dialer().dial(permit, target, key, self.proxy.connect_timeout, trace).await;
-            trace.connect = start.elapsed();
+            trace.connect = Some(start.elapsed());
             match dialed {
                 Ok(conn) => return Ok(conn),
                 Err(fault) => last = fault,

@@ -150,8 +150,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    type Body = (Vec<u8>, Vec<String>, Vec<u8>);
+
     /// Decodes `text` given in pieces of `step`: the data, the trailers, and what was left over.
-    fn decode(text: &[u8], step: usize) -> Result<(Vec<u8>, Vec<String>, Vec<u8>), &'static str> {
+    fn decode(text: &[u8], step: usize) -> Result<Body, &'static str> {
         let (mut decoder, mut buffer, mut data) = (Decoder::default(), BytesMut::new(), Vec::new());
         let mut pieces = text.chunks(step);
         loop {

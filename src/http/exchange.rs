@@ -1,0 +1,153 @@
+//! One request and its answer, as a record. Dropping it writes the one access line, however the exchange ended.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use super::link::Link;
+use super::request::Request;
+use super::worker::Worker;
+use crate::addr::ClientAddr;
+use crate::fault::Fault;
+use crate::observe::access::{Line, Tls};
+use crate::route::SiteEntry;
+use crate::upstream::Trace;
+use crate::wire::Known;
+
+/// A request's record.
+pub(super) struct Exchange {
+    pub(super) worker: Rc<Worker>,
+    pub(super) link: Rc<Link>,
+    pub(super) id: RequestId,
+    /// None when the head could not be read.
+    pub(super) request: Option<Request>,
+    /// The true client.
+    pub(super) client: ClientAddr,
+    pub(super) site: Option<Arc<SiteEntry>>,
+    pub(super) trace: Trace,
+    pub(super) fault: Option<Fault>,
+    /// 0 until an answer was begun.
+    pub(super) status: u16,
+    /// Octets of the request's body that were read.
+    pub(super) received: Rc<Cell<u64>>,
+    /// Octets of the answer's body that were written.
+    pub(super) sent: u64,
+    time: SystemTime,
+    start: Instant,
+}
+
+impl Exchange {
+    pub(super) fn new(link: &Rc<Link>, request: Option<Request>) -> Self {
+        Self {
+            worker: Rc::clone(&link.worker),
+            link: Rc::clone(link),
+            id: link.worker.ids.make(),
+            request,
+            client: link.peer,
+            site: None,
+            trace: Trace::default(),
+            fault: None,
+            status: 0,
+            received: Rc::default(),
+            sent: 0,
+            time: SystemTime::now(),
+            start: Instant::now(),
+        }
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.worker.access.write(&self.line());
+    }
+}
+
+impl Exchange {
+    /// Since the head was whole.
+    pub(super) fn elapsed(&self) -> std::time::Duration {
+        self.start.elapsed()
+    }
+
+    fn line(&self) -> Line<'_> {
+        let mut line = Line {
+            status: if matches!(self.fault, Some(Fault::ClientGone)) { 499 } else { self.status },
+            request_bytes: self.received.get(),
+            response_bytes: self.sent,
+            upstream: self.trace.peer.as_deref(),
+            connect: self.trace.connect,
+            first_byte: self.trace.first_byte,
+            total: self.start.elapsed(),
+            tls: self.link.tls.as_ref().map(|tls| Tls {
+                version: tls.version,
+                suite: tls.suite,
+                resumed: tls.resumed,
+            }),
+            request_id: &self.id,
+            row: &self.link.row_name,
+            site: self
+                .site
+                .as_ref()
+                .and_then(|site| site.canonical.as_ref())
+                .map(crate::name::Hostname::as_str),
+            refused: self.fault.as_ref().map(Fault::token),
+            ..Line::new(self.time, self.client.ip())
+        };
+        if let Some(request) = &self.request {
+            line.host = request.host().unwrap_or_default();
+            line.method = request.method.as_str();
+            line.path = request.target();
+            line.protocol = request.protocol.as_str();
+            line.referer = request.head.first(Known::Referer);
+            line.user_agent = request.head.first(Known::UserAgent);
+        }
+        line
+    }
+}
+
+/// 128 random bits in hexadecimal.
+#[derive(Clone, Copy)]
+pub(super) struct RequestId([u8; 32]);
+
+impl std::ops::Deref for RequestId {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl std::fmt::Display for RequestId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self)
+    }
+}
+
+/// A worker's source of request ids: unique, not secret. `SplitMix64` from a random start.
+pub(super) struct RequestIds(Cell<(u64, u64)>);
+
+impl RequestIds {
+    pub(super) fn new() -> Self {
+        let seed = || getrandom::u64().unwrap_or_else(|_| u64::from(std::process::id()));
+        Self(Cell::new((seed(), seed())))
+    }
+
+    pub(super) fn make(&self) -> RequestId {
+        let (first, second) = self.0.get();
+        self.0.set((first.wrapping_add(GOLDEN), second.wrapping_add(GOLDEN)));
+        let bits = (u128::from(mix(first)) << 64) | u128::from(mix(second));
+        let mut text = [0; 32];
+        for (place, digit) in text.iter_mut().enumerate() {
+            *digit = *b"0123456789abcdef".get((bits >> (124 - 4 * place)) as usize & 15).unwrap_or(&b'0');
+        }
+        RequestId(text)
+    }
+}
+
+const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+
+fn mix(n: u64) -> u64 {
+    let n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let n = (n ^ (n >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    n ^ (n >> 31)
+}

@@ -1,0 +1,211 @@
+//! A request handed to its upstream, and the answer taken back.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::{Method, StatusCode};
+use http_body::Frame;
+
+use super::exchange::Exchange;
+use super::forwarded::{self, line};
+use super::pipeline::Interim;
+use super::request::{Protocol, Request};
+use super::response::{Payload, Response};
+use crate::addr::{Permit, Route};
+use crate::fault::Fault;
+use crate::upstream::{Answer, Call, Outgoing, Upstream};
+use crate::wire::head::{Known, members};
+use crate::wire::{Body, Framing, Head, framing};
+
+/// Sends the request and waits for the head of the answer; interim answers go to the client as they come.
+pub(super) async fn forward(
+    exchange: &mut Exchange,
+    permit: Permit<Route>,
+    upstream: &Upstream,
+    body: Option<Body>,
+    limit: u64,
+    interim: Interim<'_>,
+) -> Result<Response, Fault> {
+    let Some(request) = &exchange.request else { return Err(Fault::internal("a request without a head")) };
+    let outgoing = Outgoing {
+        head: head(exchange, request),
+        body: body.map(|body| Box::new(Limited { body, left: limit, limit }) as Body),
+        chunked: request.framing == Framing::Chunked,
+        method: if request.websocket { Method::GET } else { request.method.clone() },
+        upgrade: request.websocket,
+    };
+    let (mut answer, mut call) =
+        upstream.call(permit, &exchange.worker.pools, outgoing, &mut exchange.trace).await?;
+    while answer.status.is_informational() && answer.status != StatusCode::SWITCHING_PROTOCOLS {
+        // The edge's own 100 went out when the body was asked for.
+        if answer.status != StatusCode::CONTINUE {
+            interim(&answer);
+        }
+        answer = call.head().await?;
+    }
+    exchange.trace.first_byte = Some(exchange.elapsed());
+    response(request, &answer, call)
+}
+
+/// The head as the upstream gets it.
+fn head(exchange: &Exchange, request: &Request) -> Bytes {
+    let mut out = Vec::with_capacity(1024);
+    let method = if request.websocket { "GET" } else { request.method.as_str() };
+    out.extend_from_slice(method.as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(request.target());
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    let sni = exchange.link.tls.as_ref().map(|tls| tls.name.as_str().as_bytes());
+    let authority = match request.authority {
+        Some(authority) => request.head.slice(authority.whole),
+        // HTTP/1.0 without Host: the handshake named the site.
+        None => sni.unwrap_or_default(),
+    };
+    line(&mut out, b"host: ", authority);
+    copy_fields(&mut out, &request.head, forwarded::is_dropped);
+    let port = request.authority.and_then(|authority| authority.port).unwrap_or(443);
+    forwarded::write(&mut out, exchange.client, authority, port);
+    line(&mut out, b"x-request-id: ", exchange.id.as_bytes());
+    let via: &[u8] = match request.protocol {
+        Protocol::Http10 => b"1.0 vestibule",
+        Protocol::Http11 => b"1.1 vestibule",
+        Protocol::Http2 => b"2 vestibule",
+    };
+    line(&mut out, b"via: ", via);
+    frame(&mut out, exchange, request);
+    out.extend_from_slice(b"\r\n");
+    out.into()
+}
+
+/// The fields about this hop: framing, and the upgrade that is asked for.
+fn frame(out: &mut Vec<u8>, exchange: &Exchange, request: &Request) {
+    if request.websocket {
+        line(out, b"connection: ", b"Upgrade");
+        line(out, b"upgrade: ", b"websocket");
+        if request.protocol == Protocol::Http2 {
+            // HTTP/2 has no key; HTTP/1.1 asks for one (RFC 8441 section 5.1).
+            line(out, b"sec-websocket-key: ", websocket_key(&exchange.id).as_bytes());
+        }
+        return;
+    }
+    match request.framing {
+        Framing::Length(length) => {
+            line(out, b"content-length: ", itoa::Buffer::new().format(length).as_bytes());
+        }
+        Framing::Chunked => line(out, b"transfer-encoding: ", b"chunked"),
+        // Some upstreams wait for a length where a method may have a body (RFC 9110 section 8.6).
+        Framing::None | Framing::Close
+            if matches!(request.method, Method::POST | Method::PUT | Method::PATCH) =>
+        {
+            line(out, b"content-length: ", b"0");
+        }
+        Framing::None | Framing::Close => {}
+    }
+}
+
+/// Sixteen octets in base64, as different from one request to the next as their ids.
+fn websocket_key(id: &str) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.encode(id.as_bytes().get(..16).unwrap_or_default())
+}
+
+/// Copies field lines but those that `dropped` names and those that Connection names (RFC 9110 section 7.6.1).
+fn copy_fields(out: &mut Vec<u8>, head: &Head, dropped: impl Fn(Known) -> bool) {
+    for field in head.fields() {
+        if !dropped(field.known) && !is_named_by_connection(head, field.name) {
+            out.extend_from_slice(field.name);
+            out.extend_from_slice(b": ");
+            out.extend_from_slice(field.value);
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+}
+
+fn is_named_by_connection(head: &Head, name: &[u8]) -> bool {
+    head.all(Known::Connection).flat_map(members).any(|token| token.eq_ignore_ascii_case(name))
+}
+
+/// The upstream's answer as the client gets it.
+fn response(request: &Request, answer: &Answer, mut call: Call) -> Result<Response, Fault> {
+    let mut head = Head::default();
+    for field in answer.head.fields() {
+        if !is_hop(field.known) && !is_named_by_connection(&answer.head, field.name) {
+            head.push(field.name, field.value);
+        }
+    }
+    if answer.status == StatusCode::SWITCHING_PROTOCOLS {
+        let (io, behind) =
+            call.into_tunnel().ok_or_else(|| Fault::internal("a tunnel without a connection"))?;
+        let payload = Payload::Tunnel(Box::new(io), behind);
+        return Ok(Response { status: answer.status, head, length: None, payload, close: true });
+    }
+    let length = match answer.framing {
+        Framing::Length(length) => Some(length),
+        Framing::None if request.method == Method::HEAD || answer.status == StatusCode::NOT_MODIFIED => {
+            framing::content_length(&answer.head).unwrap_or_default()
+        }
+        Framing::None => Some(0),
+        Framing::Chunked | Framing::Close => None,
+    };
+    if is_event_stream(&answer.head) {
+        call.wait_for_ever();
+    }
+    let payload = match answer.framing {
+        Framing::None => {
+            call.end();
+            Payload::Empty
+        }
+        _ => Payload::Upstream(Box::new(call)),
+    };
+    Ok(Response { status: answer.status, head, length, payload, close: false })
+}
+
+/// Whether a field of the upstream's speaks of its own hop, or to the edge alone.
+pub(super) fn is_hop(known: Known) -> bool {
+    matches!(
+        known,
+        Known::Connection
+            | Known::ContentLength
+            | Known::KeepAlive
+            | Known::ProxyConnection
+            | Known::TransferEncoding
+            | Known::Te
+            | Known::Upgrade
+            | Known::XAccel
+    )
+}
+
+fn is_event_stream(head: &Head) -> bool {
+    const EVENTS: &[u8] = b"text/event-stream";
+    head.first(Known::ContentType)
+        .and_then(|value| value.get(..EVENTS.len()))
+        .is_some_and(|kind| kind.eq_ignore_ascii_case(EVENTS))
+}
+
+/// A body that may not be longer than its route allows.
+struct Limited {
+    body: Body,
+    left: u64,
+    limit: u64,
+}
+
+impl http_body::Body for Limited {
+    type Data = Bytes;
+    type Error = Fault;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let Some(Ok(frame)) = &frame {
+            let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+            match self.left.checked_sub(length) {
+                Some(left) => self.left = left,
+                None => return Poll::Ready(Some(Err(Fault::BodyTooLarge { limit: self.limit }))),
+            }
+        }
+        Poll::Ready(frame)
+    }
+}

@@ -1,0 +1,161 @@
+//! An answer as HTTP/1 writes it.
+
+use bytes::{Bytes, BytesMut};
+
+use crate::http::forward::is_hop;
+use crate::http::request::Protocol;
+use crate::http::response::{Payload, Response};
+use crate::upstream::{Answer, Io};
+use crate::wire::Head;
+use crate::wire::chunked::size_line;
+
+/// An answer's body on its way, framed.
+pub(super) struct Encoder {
+    pub(super) payload: Payload,
+    /// Data that goes out behind what waits in the connection's buffer.
+    pub(super) data: Bytes,
+    framing: Framing,
+    /// Whether a chunk's data still lacks its line end.
+    open: bool,
+    ended: bool,
+}
+
+#[derive(PartialEq, Eq, Clone, Copy)]
+enum Framing {
+    Length,
+    Chunked,
+    Close,
+}
+
+impl Encoder {
+    /// Writes the head. `keep` says whether the connection goes on; an answer that ends with it cannot. Gives back the
+    /// tunnel where the answer opens one.
+    pub(super) fn begin(
+        out: &mut BytesMut,
+        response: Response,
+        protocol: Protocol,
+        keep: bool,
+    ) -> (Self, Option<(Box<Io>, Bytes)>, bool) {
+        let framing = match (response.length, protocol) {
+            (Some(_), _) => Framing::Length,
+            (None, _) if response.payload.is_empty() => Framing::Length,
+            (None, Protocol::Http10) => Framing::Close,
+            (None, _) => Framing::Chunked,
+        };
+        let keep = keep && framing != Framing::Close;
+        status_line(out, response.status);
+        fields(out, &response.head);
+        let (payload, tunnel) = match response.payload {
+            Payload::Tunnel(io, behind) => (Payload::Empty, Some((io, behind))),
+            payload => (payload, None),
+        };
+        if tunnel.is_some() {
+            out.extend_from_slice(b"connection: Upgrade\r\nupgrade: websocket\r\n");
+        } else {
+            if !response.status.is_informational() && response.status != http::StatusCode::NO_CONTENT {
+                framing_fields(out, response.length, framing);
+            }
+            connection_field(out, protocol, keep);
+        }
+        out.extend_from_slice(b"\r\n");
+        let ended = payload.is_empty();
+        (Self { payload, data: Bytes::new(), framing, open: false, ended }, tunnel, keep)
+    }
+
+    /// Whether the next piece of the body is due.
+    pub(super) fn wants_more(&self) -> bool {
+        !self.ended && self.data.is_empty()
+    }
+
+    /// Whether everything was handed to the connection.
+    pub(super) fn is_done(&self) -> bool {
+        self.ended && self.data.is_empty()
+    }
+
+    /// Whether the client knows the body's end by the connection's.
+    pub(super) fn ends_with_connection(&self) -> bool {
+        self.framing == Framing::Close
+    }
+
+    /// A piece of the body.
+    pub(super) fn stage(&mut self, out: &mut BytesMut, data: Bytes) {
+        if self.framing == Framing::Chunked {
+            self.close_chunk(out);
+            size_line(data.len(), out);
+            self.open = true;
+        }
+        self.data = data;
+    }
+
+    /// The end of the body.
+    pub(super) fn end(&mut self, out: &mut BytesMut, trailers: Option<&Head>) {
+        self.ended = true;
+        if self.framing == Framing::Chunked {
+            self.close_chunk(out);
+            out.extend_from_slice(b"0\r\n");
+            if let Some(trailers) = trailers {
+                passing_fields(out, trailers);
+            }
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+
+    fn close_chunk(&mut self, out: &mut BytesMut) {
+        if std::mem::take(&mut self.open) {
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+}
+
+/// An interim answer (RFC 9110 section 15.2).
+pub(super) fn interim(out: &mut BytesMut, answer: &Answer) {
+    status_line(out, answer.status);
+    passing_fields(out, &answer.head);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn status_line(out: &mut BytesMut, status: http::StatusCode) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(status.as_str().as_bytes());
+    out.extend_from_slice(b" ");
+    out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+fn fields(out: &mut BytesMut, head: &Head) {
+    for field in head.fields() {
+        field_line(out, field.name, field.value);
+    }
+}
+
+/// The fields that do not speak of the upstream's own hop.
+fn passing_fields(out: &mut BytesMut, head: &Head) {
+    for field in head.fields().filter(|field| !is_hop(field.known)) {
+        field_line(out, field.name, field.value);
+    }
+}
+
+fn field_line(out: &mut BytesMut, name: &[u8], value: &[u8]) {
+    out.reserve(name.len() + value.len() + 4);
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn framing_fields(out: &mut BytesMut, length: Option<u64>, framing: Framing) {
+    if let Some(length) = length {
+        field_line(out, b"content-length", itoa::Buffer::new().format(length).as_bytes());
+    } else if framing == Framing::Chunked {
+        field_line(out, b"transfer-encoding", b"chunked");
+    }
+}
+
+/// What differs from the version's own default is said (RFC 9112 section 9.3).
+fn connection_field(out: &mut BytesMut, protocol: Protocol, keep: bool) {
+    match (protocol, keep) {
+        (Protocol::Http10, true) => field_line(out, b"connection", b"keep-alive"),
+        (_, false) => field_line(out, b"connection", b"close"),
+        (_, true) => {}
+    }
+}

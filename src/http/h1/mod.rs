@@ -1,0 +1,317 @@
+//! HTTP/1.0 and HTTP/1.1 with a client (RFC 9112): read a head, answer it, and again.
+
+mod body;
+mod encode;
+mod wire;
+
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+
+use self::body::Body;
+use self::encode::Encoder;
+use self::wire::{Shared, Wire};
+use super::exchange::Exchange;
+use super::link::Link;
+use super::pipeline;
+use super::request::{Protocol, Request};
+use super::response::{Payload, Response};
+use super::{respond, tunnel};
+use crate::config::model::Limits;
+use crate::fault::Fault;
+use crate::upstream::Chunk;
+use crate::wire::head::{MAX_REQUEST_HEAD, MAX_TARGET, Scanner};
+
+/// The most empty lines before a request.
+const MAX_EMPTY_LINES: u8 = 4;
+/// How long a client may take to read a last answer and leave.
+const LINGER: Duration = Duration::from_secs(2);
+/// The most that is read, and thrown away, from a client that was answered for the last time, in octets.
+const MAX_LINGER: usize = 1024 * 1024;
+
+/// Serves an HTTP/1 connection to its end.
+pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(link: Rc<Link>, io: S) {
+    let wire = Rc::new(RefCell::new(Wire::new(io)));
+    let mut first = true;
+    loop {
+        let Ok(standing) = link.standing() else { return };
+        let limits = standing.snapshot.config.limits;
+        drop(standing);
+        let next = match poll_fn(|cx| poll_head(&wire, &link, &limits, first, cx)).await {
+            Next::Request(read) => exchange(&link, &wire, &limits, read).await,
+            Next::End => return farewell(&wire, Duration::ZERO).await,
+        };
+        match next {
+            After::Keep => first = false,
+            After::Close => return farewell(&wire, LINGER).await,
+            After::Abort => return,
+            After::Tunnel(io, behind) => return tunnel_through(wire, *io, behind).await,
+        }
+    }
+}
+
+/// What came next on the connection.
+enum Next {
+    /// A whole head, read or refused.
+    Request(Result<Box<Request>, Fault>),
+    /// Nothing more: the client left, was idle too long, or the edge drains.
+    End,
+}
+
+/// What becomes of the connection after an exchange.
+enum After {
+    Keep,
+    /// Closed in order: the client gets to read what was written.
+    Close,
+    /// Cut: what was written is not whole.
+    Abort,
+    Tunnel(Box<crate::upstream::Io>, Bytes),
+}
+
+/// Waits for a request's head: as long as a connection may be idle before its first byte, and as long as a head may take
+/// from there.
+fn poll_head<S: AsyncRead + AsyncWrite + Unpin>(
+    wire: &Shared<S>,
+    link: &Link,
+    limits: &Limits,
+    first: bool,
+    cx: &mut Context<'_>,
+) -> Poll<Next> {
+    let wire = &mut *wire.borrow_mut();
+    loop {
+        match take_head(wire) {
+            Ok(Some(request)) => {
+                wire.deadline.clear();
+                return Poll::Ready(Next::Request(Ok(request)));
+            }
+            Ok(None) => {}
+            Err(fault) => return Poll::Ready(Next::Request(Err(fault))),
+        }
+        let idle = wire.buffer.is_empty();
+        if idle && !first && (link.worker.is_draining() || link.standing().is_err()) {
+            return Poll::Ready(Next::End);
+        }
+        let before = wire.buffer.len();
+        match wire.poll_read(cx) {
+            Poll::Ready(Ok(1..)) if before == 0 => wire.deadline.set(limits.header_timeout),
+            Poll::Ready(Ok(1..)) => {}
+            Poll::Ready(_) => return Poll::Ready(Next::End),
+            Poll::Pending => {
+                link.seat.listen(cx.waker());
+                if !wire.deadline.is_set() {
+                    let waited = if idle && !first { limits.idle_timeout } else { limits.header_timeout };
+                    wire.deadline.set(waited);
+                    wire.rest();
+                }
+                ready!(wire.deadline.poll_passed(cx));
+                let late = if idle { Next::End } else { Next::Request(Err(Fault::RequestTimeout)) };
+                return Poll::Ready(late);
+            }
+        }
+    }
+}
+
+/// Takes a head from what was read, once it is whole. A few empty lines before it are skipped (RFC 9112 section 2.2).
+fn take_head<S>(wire: &mut Wire<S>) -> Result<Option<Box<Request>>, Fault> {
+    while wire.buffer.starts_with(b"\r\n") {
+        wire.buffer.advance(2);
+        wire.empty_lines += 1;
+        if wire.empty_lines > MAX_EMPTY_LINES {
+            return Err(Fault::BadRequest("too many empty lines before the request"));
+        }
+    }
+    if wire.buffer.as_ref() == b"\r" {
+        return Ok(None);
+    }
+    let mut scanner = Scanner::default();
+    let end = scanner
+        .find_end(&wire.buffer)
+        .map_err(|_| Fault::BadRequest("a line ends without a carriage return"))?;
+    match end {
+        Some(end) if end > MAX_REQUEST_HEAD => Err(Fault::HeadTooLarge),
+        Some(end) => {
+            wire.empty_lines = 0;
+            Request::from_h1(&wire.buffer.split_to(end)).map(|request| Some(Box::new(request)))
+        }
+        None if !scanner.has_line() && wire.buffer.len() > MAX_TARGET + 64 => Err(Fault::TargetTooLong),
+        None if wire.buffer.len() > MAX_REQUEST_HEAD => Err(Fault::HeadTooLarge),
+        None => Ok(None),
+    }
+}
+
+/// One exchange, from a head to the end of its answer.
+async fn exchange<S: AsyncRead + AsyncWrite + Unpin + 'static>(
+    link: &Rc<Link>,
+    wire: &Shared<S>,
+    limits: &Limits,
+    read: Result<Box<Request>, Fault>,
+) -> After {
+    let (request, fault) = match read {
+        Ok(request) => (Some(*request), None),
+        Err(fault) => (None, Some(fault)),
+    };
+    let mut exchange = Exchange::new(link, request);
+    let response = if let Some(fault) = fault {
+        let response = respond::fault(&mut exchange, fault);
+        exchange.status = response.status.as_u16();
+        response
+    } else {
+        let Some(response) = handle(wire, &mut exchange, limits).await else {
+            exchange.fault = Some(Fault::ClientGone);
+            return After::Abort;
+        };
+        response
+    };
+    if matches!(response.payload, Payload::Silence) {
+        return After::Abort;
+    }
+    let (encoder, tunnel, keep) = begin(wire, link, &exchange, response);
+    finish(wire, &mut exchange, limits, encoder, tunnel, keep).await
+}
+
+/// Runs the pipeline and, beside it, writes interim answers and watches for the client's leaving; None when it left.
+async fn handle<S: AsyncRead + AsyncWrite + Unpin + 'static>(
+    wire: &Shared<S>,
+    exchange: &mut Exchange,
+    limits: &Limits,
+) -> Option<Response> {
+    let body = exchange.request.as_ref().and_then(|request| {
+        let received = Rc::clone(&exchange.received);
+        Body::new(wire, request.framing, request.expects_continue, limits.idle_timeout, received)
+    });
+    let modern = exchange.request.as_ref().is_some_and(|request| request.protocol == Protocol::Http11);
+    let mut interim = |answer: &crate::upstream::Answer| {
+        if modern {
+            encode::interim(&mut wire.borrow_mut().out, answer);
+        }
+    };
+    let body = body.map(|body| Box::new(body) as crate::wire::Body);
+    let mut handling = pin!(pipeline::handle(exchange, body, &mut interim));
+    poll_fn(|cx| {
+        if let Poll::Ready(response) = handling.as_mut().poll(cx) {
+            return Poll::Ready(Some(response));
+        }
+        let mut wire = wire.borrow_mut();
+        if !wire.out.is_empty() {
+            match wire.poll_write(&mut Bytes::new(), limits.idle_timeout, cx) {
+                Poll::Ready(Err(_)) => return Poll::Ready(None),
+                Poll::Ready(Ok(())) | Poll::Pending => {}
+            }
+        }
+        wire.poll_gone(cx).map(|()| None)
+    })
+    .await
+}
+
+/// Writes the head into the connection's buffer and settles how the connection goes on.
+fn begin<S: AsyncRead + AsyncWrite + Unpin>(
+    wire: &Shared<S>,
+    link: &Link,
+    exchange: &Exchange,
+    response: Response,
+) -> (Encoder, Option<(Box<crate::upstream::Io>, Bytes)>, bool) {
+    let mut wire = wire.borrow_mut();
+    let request = exchange.request.as_ref();
+    let keep = !response.close
+        && !link.worker.is_draining()
+        && request.is_some_and(Request::keeps_alive)
+        // What nobody will read would be taken for the next request.
+        && (wire.body_done || matches!(response.payload, Payload::Upstream(_)));
+    let protocol = request.map_or(Protocol::Http11, |request| request.protocol);
+    Encoder::begin(&mut wire.out, response, protocol, keep)
+}
+
+async fn finish<S: AsyncRead + AsyncWrite + Unpin + 'static>(
+    wire: &Shared<S>,
+    exchange: &mut Exchange,
+    limits: &Limits,
+    mut encoder: Encoder,
+    tunnel: Option<(Box<crate::upstream::Io>, Bytes)>,
+    keep: bool,
+) -> After {
+    let written = poll_fn(|cx| poll_answer(wire, exchange, limits, &mut encoder, cx)).await;
+    match (written, tunnel) {
+        (Err(fault), _) => {
+            exchange.fault.get_or_insert(fault);
+            After::Abort
+        }
+        (Ok(()), Some((io, behind))) => After::Tunnel(io, behind),
+        (Ok(()), None) if !keep || encoder.ends_with_connection() => After::Close,
+        (Ok(()), None) if wire.borrow().body_done => After::Keep,
+        (Ok(()), None) => After::Close,
+    }
+}
+
+/// Moves the answer from the upstream to the client, each as fast as the other.
+fn poll_answer<S: AsyncRead + AsyncWrite + Unpin>(
+    wire: &Shared<S>,
+    exchange: &mut Exchange,
+    limits: &Limits,
+    encoder: &mut Encoder,
+    cx: &mut Context<'_>,
+) -> Poll<Result<(), Fault>> {
+    loop {
+        let mut data = Bytes::new();
+        let mut waiting = false;
+        if encoder.wants_more() {
+            match encoder.payload.poll_chunk(cx) {
+                Poll::Ready(Ok(Chunk::Data(bytes))) => {
+                    exchange.sent += bytes.len() as u64;
+                    encoder.stage(&mut wire.borrow_mut().out, bytes);
+                }
+                Poll::Ready(Ok(Chunk::End(trailers))) => {
+                    encoder.end(&mut wire.borrow_mut().out, trailers.as_ref());
+                }
+                Poll::Ready(Err(fault)) => return Poll::Ready(Err(fault)),
+                Poll::Pending => waiting = true,
+            }
+        }
+        let mut wire = wire.borrow_mut();
+        std::mem::swap(&mut data, &mut encoder.data);
+        let written = wire.poll_write(&mut data, limits.idle_timeout, cx);
+        std::mem::swap(&mut data, &mut encoder.data);
+        ready!(written).map_err(|_| Fault::ClientGone)?;
+        if encoder.is_done() {
+            return Poll::Ready(Ok(()));
+        }
+        if waiting {
+            return wire.poll_gone(cx).map(|()| Err(Fault::ClientGone));
+        }
+    }
+}
+
+/// Closes in order: what was written arrives, even where the client is still sending (RFC 9112 section 9.6).
+async fn farewell<S: AsyncRead + AsyncWrite + Unpin>(wire: &Shared<S>, linger: Duration) {
+    let closing = poll_fn(|cx| {
+        let wire = &mut *wire.borrow_mut();
+        let _ = ready!(std::pin::Pin::new(&mut wire.io).poll_shutdown(cx));
+        let mut left = MAX_LINGER;
+        loop {
+            wire.buffer.clear();
+            match ready!(wire.poll_read(cx)) {
+                Ok(n @ 1..) if n < left => left -= n,
+                _ => return Poll::Ready(()),
+            }
+        }
+    });
+    let _ = tokio::time::timeout(linger.max(Duration::from_millis(1)), closing).await;
+}
+
+/// From here on both sides speak what they agreed on.
+async fn tunnel_through<S: AsyncRead + AsyncWrite + Unpin>(
+    wire: Shared<S>,
+    mut upstream: crate::upstream::Io,
+    behind: Bytes,
+) {
+    let Ok(wire) = Rc::try_unwrap(wire) else { return };
+    let Wire { mut io, buffer, .. } = wire.into_inner();
+    if io.write_all(&behind).await.is_ok() && upstream.write_all(&buffer).await.is_ok() {
+        tunnel::join(&mut io, &mut upstream).await;
+    }
+}

@@ -1,0 +1,149 @@
+//! An answer as HTTP/2 sends it.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream, SendStream};
+use http::{HeaderValue, StatusCode};
+use tokio::io::AsyncWriteExt;
+
+use super::duplex::Duplex;
+use super::head;
+use crate::config::model::Limits;
+use crate::fault::Fault;
+use crate::http::exchange::Exchange;
+use crate::http::response::{Payload, Response};
+use crate::http::tunnel;
+use crate::upstream::{Chunk, Io};
+use crate::wire::deadline::Deadline;
+
+/// Sends an answer to its end, or resets the stream where that cannot be reached.
+pub(super) async fn send(
+    exchange: &mut Exchange,
+    mut respond: SendResponse<Bytes>,
+    response: Response,
+    websocket: Option<RecvStream>,
+    limits: &Limits,
+) {
+    let Response { status, head, length, payload, .. } = response;
+    let tunnel = matches!(payload, Payload::Tunnel(..));
+    let mut answer = http::Response::new(());
+    // A WebSocket that HTTP/1.1 opens with 101 is opened by 200 here (RFC 8441 section 5).
+    *answer.status_mut() = if tunnel { StatusCode::OK } else { status };
+    *answer.headers_mut() = head::fields(&head);
+    if let Some(length) = length.filter(|_| !tunnel && status != StatusCode::NO_CONTENT) {
+        answer.headers_mut().insert(http::header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    if tunnel {
+        answer.headers_mut().remove(http::header::SEC_WEBSOCKET_ACCEPT);
+    }
+    exchange.status = answer.status().as_u16();
+    let Ok(stream) = respond.send_response(answer, payload.is_empty()) else {
+        exchange.fault = Some(Fault::ClientGone);
+        return;
+    };
+    match (payload, websocket) {
+        (Payload::Tunnel(io, behind), Some(receive)) => join(Duplex::new(stream, receive), *io, behind).await,
+        (payload, _) if payload.is_empty() => {}
+        (payload, _) => {
+            let mut sender = Sender::new(stream, payload);
+            if let Err(fault) = poll_fn(|cx| sender.poll(exchange, limits, cx)).await {
+                sender.stream.send_reset(Reason::INTERNAL_ERROR);
+                exchange.fault.get_or_insert(fault);
+            }
+        }
+    }
+}
+
+/// A body on its way.
+struct Sender {
+    stream: SendStream<Bytes>,
+    payload: Payload,
+    data: Bytes,
+    /// Whether `data` is the last of it.
+    ended: bool,
+    deadline: Deadline,
+}
+
+impl Sender {
+    fn new(stream: SendStream<Bytes>, payload: Payload) -> Self {
+        Self { stream, payload, data: Bytes::new(), ended: false, deadline: Deadline::default() }
+    }
+
+    fn poll(
+        &mut self,
+        exchange: &mut Exchange,
+        limits: &Limits,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Fault>> {
+        loop {
+            if self.data.is_empty() {
+                match self.payload.poll_chunk(cx) {
+                    Poll::Ready(chunk) => {
+                        if self.take(chunk?, exchange, cx)? {
+                            return Poll::Ready(Ok(()));
+                        }
+                    }
+                    Poll::Pending => return self.stream.poll_reset(cx).map(|_| Err(Fault::ClientGone)),
+                }
+            }
+            ready!(self.poll_window(limits, cx))?;
+            let room = self.stream.capacity().min(self.data.len());
+            let last = self.ended && room == self.data.len();
+            let piece = self.data.split_to(room);
+            self.stream.send_data(piece, last).map_err(|_| Fault::ClientGone)?;
+            if last {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+
+    /// Takes a piece; true when there is nothing more to send. An end that is known with the last data goes out with it.
+    fn take(&mut self, chunk: Chunk, exchange: &mut Exchange, cx: &mut Context<'_>) -> Result<bool, Fault> {
+        match chunk {
+            Chunk::Data(data) => {
+                exchange.sent += data.len() as u64;
+                self.data = data;
+                self.ended = self.payload.is_at_end()
+                    && matches!(self.payload.poll_chunk(cx), Poll::Ready(Ok(Chunk::End(None))));
+                Ok(false)
+            }
+            Chunk::End(trailers) => {
+                let sent =
+                    match trailers.map(|trailers| head::fields(&trailers)).filter(|map| !map.is_empty()) {
+                        Some(trailers) => self.stream.send_trailers(trailers),
+                        None => self.stream.send_data(Bytes::new(), true),
+                    };
+                sent.map(|()| true).map_err(|_| Fault::ClientGone)
+            }
+        }
+    }
+
+    /// Waits until the client's window has room.
+    fn poll_window(&mut self, limits: &Limits, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        self.stream.reserve_capacity(self.data.len());
+        while self.stream.capacity() == 0 {
+            match self.stream.poll_capacity(cx) {
+                Poll::Ready(Some(Ok(_))) => self.deadline.clear(),
+                Poll::Ready(_) => return Poll::Ready(Err(Fault::ClientGone)),
+                Poll::Pending => {
+                    if !self.deadline.is_set() {
+                        self.deadline.set(limits.idle_timeout);
+                    }
+                    ready!(self.deadline.poll_passed(cx));
+                    return Poll::Ready(Err(Fault::ClientGone));
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// From here on the stream carries a WebSocket.
+async fn join(mut client: Duplex, mut upstream: Io, behind: Bytes) {
+    if client.write_all(&behind).await.is_ok() {
+        tunnel::join(&mut client, &mut upstream).await;
+    }
+}

@@ -1,0 +1,94 @@
+//! A request's body as it comes over an HTTP/2 stream.
+
+use std::cell::Cell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::RecvStream;
+use http::HeaderMap;
+use http_body::Frame;
+
+use crate::fault::Fault;
+use crate::http::forwarded::is_dropped;
+use crate::wire::Known;
+use crate::wire::deadline::Deadline;
+
+/// Reads the body on demand: the stream's window opens as its data is taken.
+pub(super) struct Body {
+    stream: RecvStream,
+    deadline: Deadline,
+    /// The longest pause.
+    stall: Duration,
+    received: Rc<Cell<u64>>,
+    ended: bool,
+}
+
+impl Body {
+    pub(super) fn new(stream: RecvStream, stall: Duration, received: Rc<Cell<u64>>) -> Self {
+        Self { stream, deadline: Deadline::default(), stall, received, ended: false }
+    }
+
+    fn poll_stream(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        if !self.ended {
+            match ready!(self.stream.poll_data(cx)) {
+                Some(Ok(data)) => {
+                    // Fails only for more than was received.
+                    let _ = self.stream.flow_control().release_capacity(data.len());
+                    self.received.set(self.received.get() + data.len() as u64);
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+                Some(Err(error)) => return Poll::Ready(Some(Err(fault(&error)))),
+                None => self.ended = true,
+            }
+        }
+        match ready!(self.stream.poll_trailers(cx)) {
+            Ok(trailers) => Poll::Ready(
+                trailers.and_then(|trailers| kept(&trailers)).map(|trailers| Ok(Frame::trailers(trailers))),
+            ),
+            Err(error) => Poll::Ready(Some(Err(fault(&error)))),
+        }
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = Fault;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        if let Poll::Ready(frame) = self.poll_stream(cx) {
+            self.deadline.clear();
+            return Poll::Ready(frame);
+        }
+        if !self.deadline.is_set() {
+            let stall = self.stall;
+            self.deadline.set(stall);
+        }
+        self.deadline.poll_passed(cx).map(|()| Some(Err(Fault::RequestTimeout)))
+    }
+}
+
+/// A stream that the client reset is its leaving; one that the protocol's rules ended was malformed.
+fn fault(error: &h2::Error) -> Fault {
+    if error.is_remote() || error.is_io() {
+        Fault::ClientGone
+    } else {
+        Fault::BadRequest("the body is malformed")
+    }
+}
+
+/// Trailers may not say what a head says about framing, routing or the client (RFC 9110 section 6.5.1).
+fn kept(trailers: &HeaderMap) -> Option<HeaderMap> {
+    let mut map = HeaderMap::new();
+    for (name, value) in trailers {
+        if !is_dropped(Known::of(name.as_str().as_bytes())) {
+            map.append(name.clone(), value.clone());
+        }
+    }
+    (!map.is_empty()).then_some(map)
+}

@@ -1,0 +1,244 @@
+//! HTTP/2 with a client (RFC 9113), on the `h2` crate: each stream is a task, and a request like any other.
+
+mod answer;
+mod body;
+mod duplex;
+mod head;
+
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use h2::server::{Connection, SendResponse};
+use h2::{Reason, RecvStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::timeout;
+
+use self::body::Body;
+use super::exchange::Exchange;
+use super::link::Link;
+use super::response::{Payload, Response};
+use super::{pipeline, respond};
+use crate::config::model::Limits;
+use crate::fault::Fault;
+use crate::wire::deadline::Deadline;
+use crate::wire::head::MAX_REQUEST_HEAD;
+
+/// The most requests at once on one connection.
+const MAX_STREAMS: u32 = 128;
+/// How much of a request's body may be under way, in octets: a stream's and a connection's window.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// How much of an answer waits in a stream for the client, in octets.
+const SEND_BUFFER: usize = 128 * 1024;
+/// From how many requests that the client took back at once a connection ends, where they are the most of its requests
+/// (CVE-2023-44487).
+const MAX_CANCELLED: u64 = 200;
+
+/// Serves an HTTP/2 connection to its end.
+pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(link: Rc<Link>, io: S) {
+    let Ok(standing) = link.standing() else { return };
+    let limits = standing.snapshot.config.limits;
+    drop(standing);
+    let handshake = settings().handshake::<S, Bytes>(io);
+    let Ok(Ok(mut connection)) = timeout(limits.header_timeout, handshake).await else { return };
+    let streams = Rc::new(Streams { link, open: Cell::new(0), total: Cell::new(0), cancelled: Cell::new(0) });
+    let mut leaving = Leaving::default();
+    poll_fn(|cx| poll_connection(&mut connection, &streams, &limits, &mut leaving, cx)).await;
+}
+
+fn settings() -> h2::server::Builder {
+    let mut builder = h2::server::Builder::new();
+    builder
+        .max_concurrent_streams(MAX_STREAMS)
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(u32::try_from(MAX_REQUEST_HEAD).unwrap_or(u32::MAX))
+        .max_send_buffer_size(SEND_BUFFER)
+        .enable_connect_protocol();
+    builder
+}
+
+/// The requests of one connection.
+struct Streams {
+    link: Rc<Link>,
+    open: Cell<u64>,
+    total: Cell<u64>,
+    cancelled: Cell<u64>,
+}
+
+/// How far the connection's end has come.
+#[derive(Default)]
+struct Leaving {
+    deadline: Deadline,
+    said: bool,
+}
+
+fn poll_connection<S: AsyncRead + AsyncWrite + Unpin + 'static>(
+    connection: &mut Connection<S, Bytes>,
+    streams: &Rc<Streams>,
+    limits: &Limits,
+    leaving: &mut Leaving,
+    cx: &mut Context<'_>,
+) -> Poll<()> {
+    loop {
+        match connection.poll_accept(cx) {
+            Poll::Ready(Some(Ok((request, respond)))) => {
+                let stream = streams.begin();
+                tokio::task::spawn_local(stream.serve(request, respond, *limits));
+                continue;
+            }
+            Poll::Ready(_) => return Poll::Ready(()),
+            Poll::Pending => {}
+        }
+        streams.link.seat.listen(cx.waker());
+        if streams.are_abuse() {
+            connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+            leaving.said = true;
+        }
+        if leaving.said {
+            return leaving.poll_over(streams, limits, cx);
+        }
+        let leave = streams.link.worker.is_draining() || streams.link.standing().is_err();
+        if !leave && leaving.poll_idle(streams, limits, cx).is_pending() {
+            return Poll::Pending;
+        }
+        // GOAWAY; what is open is answered, and the frames go out at the next turn of this loop.
+        connection.graceful_shutdown();
+        leaving.said = true;
+        leaving.deadline.clear();
+    }
+}
+
+impl Leaving {
+    /// Ready when the connection has been without a request too long.
+    fn poll_idle(&mut self, streams: &Streams, limits: &Limits, cx: &mut Context<'_>) -> Poll<()> {
+        if streams.open.get() > 0 {
+            self.deadline.clear();
+            return Poll::Pending;
+        }
+        if !self.deadline.is_set() {
+            self.deadline.set(if streams.total.get() == 0 {
+                limits.header_timeout
+            } else {
+                limits.idle_timeout
+            });
+        }
+        self.deadline.poll_passed(cx)
+    }
+
+    /// Ready when a client that was told to leave, and has no open request, has had its time.
+    fn poll_over(&mut self, streams: &Streams, limits: &Limits, cx: &mut Context<'_>) -> Poll<()> {
+        if streams.open.get() > 0 {
+            self.deadline.clear();
+            return Poll::Pending;
+        }
+        if !self.deadline.is_set() {
+            self.deadline.set(limits.handshake_timeout);
+        }
+        self.deadline.poll_passed(cx)
+    }
+}
+
+impl Streams {
+    fn begin(self: &Rc<Self>) -> Stream {
+        self.open.set(self.open.get() + 1);
+        self.total.set(self.total.get() + 1);
+        Stream(Rc::clone(self))
+    }
+
+    fn are_abuse(&self) -> bool {
+        self.cancelled.get() > MAX_CANCELLED && self.cancelled.get() * 2 > self.total.get()
+    }
+}
+
+/// One request's place in its connection.
+struct Stream(Rc<Streams>);
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.0.open.set(self.0.open.get() - 1);
+        if self.0.open.get() == 0 {
+            self.0.link.seat.wake();
+        }
+    }
+}
+
+impl Stream {
+    async fn serve(
+        self,
+        request: http::Request<RecvStream>,
+        mut respond: SendResponse<Bytes>,
+        limits: Limits,
+    ) {
+        let (parts, stream) = request.into_parts();
+        let bodiless = stream.is_end_stream();
+        let read = head::read(&parts, bodiless);
+        let (request, fault) = match read {
+            Ok(request) => (Some(request), None),
+            Err(fault) => (None, Some(fault)),
+        };
+        let mut exchange = Exchange::new(&self.0.link, request);
+        let answered = match fault {
+            Some(fault) => {
+                let response = respond::fault(&mut exchange, fault);
+                exchange.status = response.status.as_u16();
+                Some((response, None))
+            }
+            None => self.handle(&mut exchange, stream, bodiless, &mut respond, &limits).await,
+        };
+        match answered {
+            None => {
+                self.0.cancelled.set(self.0.cancelled.get() + 1);
+                exchange.fault = Some(Fault::ClientGone);
+            }
+            Some((Response { payload: Payload::Silence, .. }, _)) => {
+                respond.send_reset(Reason::REFUSED_STREAM);
+                self.0.link.seat.wake();
+            }
+            Some((response, websocket)) => {
+                answer::send(&mut exchange, respond, response, websocket, &limits).await;
+            }
+        }
+    }
+
+    /// Runs the pipeline and watches for the client's change of mind; None when it took the request back. The stream
+    /// comes back for a WebSocket, which goes on with it.
+    async fn handle(
+        &self,
+        exchange: &mut Exchange,
+        stream: RecvStream,
+        bodiless: bool,
+        respond: &mut SendResponse<Bytes>,
+        limits: &Limits,
+    ) -> Option<(Response, Option<RecvStream>)> {
+        let websocket = exchange.request.as_ref().is_some_and(|request| request.websocket);
+        let (body, kept) = match (websocket, bodiless) {
+            (true, _) => (None, Some(stream)),
+            (false, true) => (None, None),
+            (false, false) => {
+                let body = Body::new(stream, limits.idle_timeout, Rc::clone(&exchange.received));
+                (Some(Box::new(body) as crate::wire::Body), None)
+            }
+        };
+        let respond = std::cell::RefCell::new(respond);
+        let mut interim = |answer: &crate::upstream::Answer| {
+            if let Some(head) = head::interim(answer) {
+                // A stream that was reset meanwhile needs no hints.
+                let _ = respond.borrow_mut().send_informational(head);
+            }
+        };
+        let mut handling = pin!(pipeline::handle(exchange, body, &mut interim));
+        let response = poll_fn(|cx| {
+            if let Poll::Ready(response) = handling.as_mut().poll(cx) {
+                return Poll::Ready(Some(response));
+            }
+            respond.borrow_mut().poll_reset(cx).map(|_| None)
+        })
+        .await?;
+        Some((response, kept))
+    }
+}

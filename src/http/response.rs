@@ -1,0 +1,71 @@
+//! An answer on its way to the client.
+
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::StatusCode;
+
+use crate::fault::Fault;
+use crate::upstream::{Call, Chunk, Io};
+use crate::wire::Head;
+
+/// An answer: its field lines have no hop-by-hop fields and no Content-Length.
+pub(super) struct Response {
+    pub(super) status: StatusCode,
+    pub(super) head: Head,
+    /// The length of the body, or of the body that a HEAD request did not ask for.
+    pub(super) length: Option<u64>,
+    pub(super) payload: Payload,
+    /// The connection ends after this answer.
+    pub(super) close: bool,
+}
+
+/// What follows the head.
+pub(super) enum Payload {
+    /// Nothing.
+    Empty,
+    /// These octets.
+    Full(Bytes),
+    /// What the upstream sends.
+    Upstream(Box<Call>),
+    /// Not HTTP any more: the upstream's connection, and what came behind its 101.
+    Tunnel(Box<Io>, Bytes),
+    /// No answer at all: the connection ends.
+    Silence,
+}
+
+impl Response {
+    pub(super) fn empty(status: StatusCode) -> Self {
+        Self { status, head: Head::default(), length: Some(0), payload: Payload::Empty, close: false }
+    }
+
+    /// Ends the connection without a word.
+    pub(super) fn silence() -> Self {
+        Self { payload: Payload::Silence, close: true, ..Self::empty(StatusCode::NO_CONTENT) }
+    }
+}
+
+impl Payload {
+    /// Whether there is nothing to send after the head.
+    pub(super) fn is_empty(&self) -> bool {
+        matches!(self, Self::Empty | Self::Silence)
+    }
+
+    /// Whether everything was taken, and only the end is left to say.
+    pub(super) fn is_at_end(&self) -> bool {
+        match self {
+            Self::Upstream(call) => call.is_at_end(),
+            Self::Full(bytes) => bytes.is_empty(),
+            _ => true,
+        }
+    }
+
+    /// The next piece.
+    pub(super) fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Chunk, Fault>> {
+        match self {
+            Self::Upstream(call) => call.poll_chunk(cx),
+            Self::Full(bytes) if !bytes.is_empty() => Poll::Ready(Ok(Chunk::Data(std::mem::take(bytes)))),
+            _ => Poll::Ready(Ok(Chunk::End(None))),
+        }
+    }
+}
