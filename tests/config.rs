@@ -108,6 +108,13 @@ fn the_smallest_file_has_the_defaults_of_the_product() {
 }
 
 #[test]
+fn line_ends_and_a_byte_order_mark_are_no_matter() {
+    let text = "\u{feff}[ports.443]\r\nserve = 'https'\r\nallow = ['public']\r\n[[site]]\r\n\
+                domains = ['a.example']\r\nupstream = 'a:80'\r\ncertificate = 'internal'\r\n";
+    assert_eq!(load("edge.toml", text).config.rows.len(), 1);
+}
+
+#[test]
 fn a_site_says_what_is_not_the_default() {
     let loaded = load(
         "conf/edge.toml",
@@ -246,6 +253,30 @@ SITE tools.example.com
   routes       /  public  → unix:/run/tools.sock
 ";
     assert_eq!(shown, expected, "{}", diff(expected, &shown));
+}
+
+#[test]
+fn a_secret_is_never_shown() {
+    for line in [
+        "[store]\nkey = 'hunter2'",
+        "[store]\nkey = hunter2",
+        "[store]\nkey = 'hunter2",
+        "[store]\nkey = \"hunter2",
+        "[store]\nkey = 'hunter2' x",
+        "[store]\nkey = \"\"\"\nhunter2\n\"\"\"",
+        "[store]\nkey = \"\"\"\nhunter2\n",
+        "store = { key = 'hunter2', bad }",
+        "store = { key = 'hunter2'",
+        "store.key = 'hünter2 hunter2'",
+        "[acme.eab]\nhmac = 'hunter2'",
+        "[[acme.fallback]]\neab.hmac = 'hunter2'",
+        "[[site]]\nupstream = 'https://django:hunter2@db'",
+        "[[site]]\ncertificate = { cert = 'a', key = '-----BEGIN PRIVATE KEY----- hunter2' }",
+    ] {
+        let problems = config::parse(line.to_owned(), Path::new("edge.toml")).unwrap_err().to_string();
+        assert!(problems.contains("a secret is never written in the file"), "{line}\n{problems}");
+        assert!(!problems.contains("hunter2"), "{line}\n{problems}");
+    }
 }
 
 #[test]
