@@ -9,11 +9,14 @@
 )]
 #![allow(dead_code, reason = "temporary: modules arrive one by one")]
 
+mod access_lines;
 mod architecture;
 mod chaos;
+mod client_address;
 mod config;
 mod django;
 mod outsider;
+mod proxying;
 mod reload;
 mod requests_h1;
 mod requests_h2;

@@ -1,0 +1,154 @@
+//! One access line a request, whatever became of it.
+
+use std::io::Write;
+
+use bytes::Bytes;
+use http::Request;
+use serde_json::{Value, json};
+
+use crate::support::client::{self, NAME, Wire, connect};
+use crate::support::edge::{Edge, HTTP, HTTPS, ROWS};
+use crate::support::h2client::H2Client;
+use crate::support::upstream::{Then, Upstream};
+
+#[test]
+fn a_line_says_what_a_request_met() {
+    let upstream = Upstream::echo();
+    let edge = edge(&upstream);
+    let answer = connect(&edge)
+        .ask(format!(
+            "POST /a%20b?c=d HTTP/1.1\r\nHost: {NAME}\r\nUser-Agent: \"me\"\r\nReferer: https://r/\r\nContent-Length: 5\r\n\r\nhello"
+        ))
+        .unwrap();
+    let line = line(&edge, "/a%20b?c=d");
+    for (name, value) in [
+        ("client", json!("127.0.0.1")),
+        ("method", json!("POST")),
+        ("host", json!(NAME)),
+        ("protocol", json!("HTTP/1.1")),
+        ("status", json!(200)),
+        ("request_bytes", json!(5)),
+        ("response_bytes", json!(answer.body.len())),
+        ("upstream", json!(upstream.address().to_string())),
+        ("tls", json!("TLSv1.3")),
+        ("request_id", json!(answer.header("x-request-id").unwrap())),
+        ("row", json!(HTTPS)),
+        ("site", json!(NAME)),
+        ("referer", json!("https://r/")),
+        ("user_agent", json!("\"me\"")),
+    ] {
+        assert_eq!(line[name], value, "{name} in {line}");
+    }
+    for name in ["time", "cipher"] {
+        assert!(line[name].is_string(), "{name} in {line}");
+    }
+    for name in ["connect_ms", "first_byte_ms", "total_ms"] {
+        assert!(line[name].is_number(), "{name} in {line}");
+    }
+    assert_eq!(line.get("refused"), None, "{line}");
+}
+
+#[test]
+fn a_line_says_why_a_request_was_refused() {
+    let upstream = Upstream::echo();
+    let edge = edge(&upstream);
+    for (request, status, why) in [
+        ("TRACE /trace HTTP/1.1\r\nHost: app.localhost\r\n\r\n", 405, "method"),
+        ("GET /elsewhere HTTP/1.1\r\nHost: other.localhost\r\n\r\n", 421, "misdirected"),
+        ("GET /office/x HTTP/1.1\r\nHost: app.localhost\r\n\r\n", 403, "forbidden"),
+        ("GET /dots/../x HTTP/1.1\r\nHost: app.localhost\r\n\r\n", 400, "bad_request"),
+        ("GET /dead/x HTTP/1.1\r\nHost: app.localhost\r\n\r\n", 502, "unreachable"),
+        (
+            "POST /much HTTP/1.1\r\nHost: app.localhost\r\nContent-Length: 9999999999\r\n\r\n",
+            413,
+            "body_too_large",
+        ),
+    ] {
+        let path = request.split(' ').nth(1).unwrap();
+        assert_eq!(connect(&edge).ask(request).unwrap().status, status, "{request}");
+        let line = line(&edge, path);
+        assert_eq!((&line["status"], &line["refused"]), (&json!(status), &json!(why)), "{line}");
+    }
+    let mark = edge.mark();
+    assert_eq!(connect(&edge).ask("GET /head HTTP/1.1\r\nBad Name: x\r\n\r\n").unwrap().status, 400);
+    let line = edge.access_line(mark, "a line for what could not be read", |_| true);
+    assert_eq!((&line["status"], &line["refused"]), (&json!(400), &json!("bad_request")), "{line}");
+}
+
+#[test]
+fn redirects_and_http_2_have_their_lines_too() {
+    let upstream = Upstream::echo();
+    let edge = edge(&upstream);
+    let mut wire = Wire::new(client::tcp(edge.address(HTTP)).unwrap());
+    wire.ask(format!("GET /plain HTTP/1.1\r\nHost: {NAME}\r\n\r\n")).unwrap();
+    let plain = line(&edge, "/plain");
+    assert_eq!(
+        (&plain["status"], &plain["row"], plain.get("tls")),
+        (&json!(308), &json!(HTTP), None),
+        "{plain}"
+    );
+    let mut client = H2Client::connect(edge.https(), &edge.ca(), NAME).unwrap();
+    client.ask(Request::get(format!("https://{NAME}/two")).body(()).unwrap(), Bytes::new()).unwrap();
+    let two = line(&edge, "/two");
+    assert_eq!((&two["status"], &two["protocol"]), (&json!(200), &json!("HTTP/2.0")), "{two}");
+}
+
+#[test]
+fn a_client_that_left_has_a_line() {
+    let upstream = Upstream::start(|_, stream| {
+        write!(stream, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+        while stream.write_all(b"4\r\nmore\r\n").is_ok() {}
+        Ok(Then::Close)
+    });
+    let edge = edge(&upstream);
+    let mut client = connect(&edge);
+    client.send(format!("GET /left HTTP/1.1\r\nHost: {NAME}\r\n\r\n")).unwrap();
+    client.exactly(1000).unwrap();
+    client.vanish();
+    let line = line(&edge, "/left");
+    assert!(line["refused"] == "client_gone" || line["status"] == 499, "{line}");
+}
+
+/// What a client writes cannot forge a line of its own.
+#[test]
+fn a_line_stays_one_line() {
+    let upstream = Upstream::echo();
+    let edge = edge(&upstream);
+    let agent = "x\\n{\\\"status\\\":200}\u{2028}\t\"}";
+    connect(&edge)
+        .ask(format!("GET /forged HTTP/1.1\r\nHost: {NAME}\r\nUser-Agent: {agent}\r\n\r\n"))
+        .unwrap();
+    assert_eq!(line(&edge, "/forged")["user_agent"], agent);
+}
+
+fn edge(upstream: &Upstream) -> Edge {
+    let at = upstream.address();
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    Edge::start(&format!(
+        r#"{ROWS}
+[sources]
+office = ["203.0.113.0/24"]
+
+[[site]]
+domains = ["{NAME}"]
+upstream = "{at}"
+certificate = "internal"
+  [[site.route]]
+  path = "/office/"
+  upstream = "{at}"
+  allow = ["office"]
+  [[site.route]]
+  path = "/dead/"
+  upstream = "{closed}"
+
+[[site]]
+domains = ["other.localhost"]
+upstream = "{at}"
+certificate = "internal"
+"#
+    ))
+}
+
+fn line(edge: &Edge, path: &str) -> Value {
+    edge.access_line(0, path, |line| line["path"] == path)
+}

@@ -1,0 +1,310 @@
+//! Passing requests on and answers back: streaming, interim answers, trailers, connections used again, and never a
+//! request sent twice that may have been read.
+
+use std::io::{self, Read, Write};
+use std::sync::Mutex;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+
+use crate::support::client::{self, NAME, Wire, connect};
+use crate::support::edge::{Edge, ROWS};
+use crate::support::h2client::H2Client;
+use crate::support::upstream::{Then, Upstream};
+
+#[test]
+fn connections_to_the_upstream_are_used_again() {
+    let upstream = Upstream::echo();
+    let edge = edge(&upstream);
+    for _ in 0..5 {
+        let mut client = connect(&edge);
+        let mut over_h2 = h2(&edge);
+        for _ in 0..20 {
+            assert_eq!(client.get("/a").unwrap().text(), "GET /a");
+            assert_eq!(over_h2.ask(get("/b"), Bytes::new()).unwrap().text(), "GET /b");
+        }
+    }
+    assert_eq!(upstream.mark(), 200);
+    assert_eq!(upstream.connections(), 1, "one worker, one request at a time: one connection");
+}
+
+#[test]
+fn a_client_that_waits_for_100_gets_it() {
+    let upstream = Upstream::echo();
+    let edge = edge(&upstream);
+    let mut client = connect(&edge);
+    client
+        .send(format!(
+            "POST /x HTTP/1.1\r\nHost: {NAME}\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n"
+        ))
+        .unwrap();
+    assert_eq!(client.any_response(true).unwrap().status, 100);
+    client.send("hello").unwrap();
+    assert_eq!(client.response().unwrap().text(), "POST /x");
+    assert_eq!(upstream.seen()[0].body, b"hello");
+    assert_eq!(client.get("/next").unwrap().text(), "GET /next");
+}
+
+#[test]
+fn early_hints_come_early() {
+    let (send, hold) = mpsc::channel::<()>();
+    let hold = Mutex::new(hold);
+    let upstream = Upstream::start(move |_, stream| {
+        stream.write_all(b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n")?;
+        let _ = hold.lock().unwrap().recv();
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")?;
+        Ok(Then::Keep)
+    });
+    let edge = edge(&upstream);
+    let mut client = connect(&edge);
+    client.send(format!("GET / HTTP/1.1\r\nHost: {NAME}\r\n\r\n")).unwrap();
+    let hints = client.any_response(true).unwrap();
+    assert_eq!((hints.status, hints.header("link")), (103, Some("</style.css>; rel=preload")));
+    send.send(()).unwrap();
+    assert_eq!(client.response().unwrap().text(), "ok");
+}
+
+#[test]
+fn trailers_pass_both_ways() {
+    let upstream = Upstream::start(|_, stream| {
+        stream.write_all(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n2\r\nok\r\n0\r\nX-Sum: 42\r\n\r\n",
+        )?;
+        Ok(Then::Keep)
+    });
+    let edge = edge(&upstream);
+    let answer = connect(&edge)
+        .ask(format!(
+            "POST / HTTP/1.1\r\nHost: {NAME}\r\nTE: trailers\r\nTrailer: X-End\r\nTransfer-Encoding: chunked\r\n\r\n\
+             5\r\nhello\r\n0\r\nX-End: 1\r\n\r\n"
+        ))
+        .unwrap();
+    assert_eq!(client::find(&answer.trailers, "x-sum"), Some("42"), "{answer:?}");
+    assert_eq!(client::find(&upstream.seen()[0].trailers, "x-end"), Some("1"));
+    let answer = h2(&edge).ask(get("/"), Bytes::new()).unwrap();
+    assert_eq!(client::find(&answer.trailers, "x-sum"), Some("42"), "{answer:?}");
+}
+
+#[test]
+fn head_has_no_body_and_keeps_the_connection() {
+    let upstream = Upstream::echo();
+    let edge = edge(&upstream);
+    let mut client = connect(&edge);
+    for _ in 0..3 {
+        let answer = client.ask(format!("HEAD /x HTTP/1.1\r\nHost: {NAME}\r\n\r\n")).unwrap();
+        assert_eq!((answer.status, answer.header("content-length")), (200, Some("7")));
+        assert_eq!(client.get("/y").unwrap().text(), "GET /y");
+    }
+    let request = Request::head(format!("https://{NAME}/x")).body(()).unwrap();
+    let answer = h2(&edge).ask(request, Bytes::new()).unwrap();
+    assert_eq!((answer.status, answer.header("content-length"), answer.body.len()), (200, Some("7"), 0));
+}
+
+/// Each side waits for the other's half before it sends more: nothing on the way holds anything back.
+#[test]
+fn bodies_stream_both_ways_at_once() {
+    let upstream = Upstream::raw(|connection| {
+        connection.head().ok_or(io::ErrorKind::UnexpectedEof)?;
+        connection.stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+        let mut octet = [0];
+        for _ in 0..10 {
+            loop {
+                connection.stream.read_exact(&mut octet)?;
+                if octet == *b"?" {
+                    break;
+                }
+            }
+            connection.stream.write_all(b"1\r\n!\r\n")?;
+        }
+        connection.drain();
+        Ok(())
+    });
+    let edge = edge(&upstream);
+    let mut client = connect(&edge);
+    client.send(format!("POST / HTTP/1.1\r\nHost: {NAME}\r\nTransfer-Encoding: chunked\r\n\r\n")).unwrap();
+    client.until(b"\r\n\r\n").unwrap();
+    for _ in 0..10 {
+        client.send("1\r\n?\r\n").unwrap();
+        assert!(client.until(b"!").unwrap().ends_with(b"!"));
+    }
+}
+
+/// A client that does not read stops its upstream, long before the whole answer is on the edge's own memory.
+#[test]
+fn a_client_that_does_not_read_stops_the_upstream() {
+    const WHOLE: usize = 256 << 20;
+    let (stopped, written) = mpsc::channel();
+    let stopped = Mutex::new(stopped);
+    let upstream = Upstream::start(move |_, stream| {
+        write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {WHOLE}\r\n\r\n")?;
+        stream.set_write_timeout(Some(Duration::from_millis(500)))?; // as long as it takes to call it stopped
+        let mut sum = 0;
+        while let Ok(count @ 1..) = stream.write(&[b'x'; 16 << 10]) {
+            sum += count;
+        }
+        stopped.lock().unwrap().send(sum).unwrap();
+        Ok(Then::Close)
+    });
+    let edge = edge(&upstream);
+    let mut client = connect(&edge);
+    client.send(format!("GET / HTTP/1.1\r\nHost: {NAME}\r\n\r\n")).unwrap();
+    let sum = written.recv().unwrap();
+    assert!(sum < WHOLE / 4, "{sum} octets went into the edge over HTTP/1.1");
+    let mut over_h2 = h2(&edge);
+    let _open = over_h2.begin(get("/")).unwrap();
+    let sum = written.recv().unwrap();
+    assert!(sum < WHOLE / 4, "{sum} octets went into the edge over HTTP/2");
+}
+
+#[test]
+fn hop_by_hop_fields_of_an_answer_stay_on_their_hop() {
+    let upstream = Upstream::start(|_, stream| {
+        stream.write_all(
+            b"HTTP/1.1 200 OK\r\nConnection: x-hop\r\nX-Hop: 1\r\nKeep-Alive: timeout=5\r\nProxy-Connection: keep-alive\r\n\
+              Upgrade: h2c\r\nX-End: 1\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\nServer: gunicorn\r\nContent-Length: 0\r\n\r\n",
+        )?;
+        Ok(Then::Keep)
+    });
+    let edge = edge(&upstream);
+    let over_h1 = connect(&edge).get("/").unwrap();
+    let over_h2 = h2(&edge).ask(get("/"), Bytes::new()).unwrap();
+    for answer in [over_h1, over_h2] {
+        for name in ["x-hop", "keep-alive", "proxy-connection", "upgrade"] {
+            assert_eq!(answer.header(name), None, "{name}: {answer:?}");
+        }
+        assert_eq!(answer.header("x-end"), Some("1"));
+        assert_eq!(answer.headers.iter().filter(|(name, _)| name == "set-cookie").count(), 2, "{answer:?}");
+        assert!(answer.header("x-request-id").is_some(), "{answer:?}");
+    }
+}
+
+#[test]
+fn an_answer_that_ends_with_its_connection_is_framed_anew() {
+    let upstream = Upstream::start(|_, stream| {
+        stream.write_all(b"HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\nto the end")?;
+        Ok(Then::Close)
+    });
+    let edge = edge(&upstream);
+    let mut client = connect(&edge);
+    for _ in 0..2 {
+        let answer = client.get("/").unwrap();
+        assert_eq!(
+            (answer.text().as_str(), answer.header("transfer-encoding")),
+            ("to the end", Some("chunked"))
+        );
+    }
+    assert_eq!(h2(&edge).ask(get("/"), Bytes::new()).unwrap().text(), "to the end");
+    let mut old = connect(&edge);
+    old.send(format!("GET / HTTP/1.0\r\nHost: {NAME}\r\n\r\n")).unwrap();
+    let text = String::from_utf8(old.rest().unwrap()).unwrap();
+    assert!(
+        !text.to_ascii_lowercase().contains("transfer-encoding") && text.ends_with("\r\n\r\nto the end"),
+        "{text}"
+    );
+}
+
+/// The upstream reads the request and closes: it may have acted. A POST is not sent again, a GET on a fresh
+/// connection neither.
+#[test]
+fn what_may_have_been_read_is_not_sent_twice() {
+    let upstream = Upstream::start(|seen, stream| match seen.target.as_str() {
+        "/warm" => {
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")?;
+            Ok(Then::Keep)
+        }
+        _ => Ok(Then::Close),
+    });
+    let edge = edge(&upstream);
+    for method in ["POST", "PATCH"] {
+        let mut client = connect(&edge);
+        assert_eq!(client.get("/warm").unwrap().text(), "ok");
+        let mark = upstream.mark();
+        let request = format!("{method} /once HTTP/1.1\r\nHost: {NAME}\r\nContent-Length: 2\r\n\r\nhi");
+        assert_eq!(client.ask(request).unwrap().status, 502);
+        assert_eq!(upstream.mark() - mark, 1, "{method} was sent more than once");
+    }
+}
+
+#[test]
+fn a_target_that_is_not_there_is_passed_over() {
+    let upstream = Upstream::echo();
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let edge = Edge::start(&format!(
+        "{ROWS}\n[[site]]\ndomains = [\"{NAME}\"]\nupstream = [\"{closed}\", \"{}\"]\ncertificate = \"internal\"\n",
+        upstream.address()
+    ));
+    for round in 0..10 {
+        let request = format!("POST /{round} HTTP/1.1\r\nHost: {NAME}\r\nContent-Length: 2\r\n\r\nhi");
+        assert_eq!(connect(&edge).ask(request).unwrap().status, 200);
+    }
+    assert_eq!(upstream.mark(), 10);
+}
+
+#[test]
+fn the_longest_route_wins() {
+    let (first, second) = (Upstream::echo(), Upstream::echo());
+    let edge = Edge::start(&format!(
+        r#"{ROWS}
+[[site]]
+domains = ["{NAME}"]
+certificate = "internal"
+  [[site.route]]
+  path = "/app/"
+  upstream = "{}"
+  [[site.route]]
+  path = "/app/deep/"
+  upstream = "{}"
+  [[site.route]]
+  path = "= /app/exact"
+  redirect = {{ to = "/new", status = 308 }}
+"#,
+        first.address(),
+        second.address()
+    ));
+    let mut client = connect(&edge);
+    for (path, status) in [
+        ("/app/x", 200),
+        ("/app/deep/x", 200),
+        ("/app/exact", 308),
+        ("/app/exact/", 200),
+        ("/", 404),
+        ("/apple", 404),
+    ] {
+        assert_eq!(client.get(path).unwrap().status, status, "{path}");
+    }
+    let targets =
+        |upstream: &Upstream| upstream.seen().into_iter().map(|seen| seen.target).collect::<Vec<_>>();
+    assert_eq!(targets(&first), ["/app/x", "/app/exact/"]);
+    assert_eq!(targets(&second), ["/app/deep/x"]);
+}
+
+/// A client that sends its requests without waiting for answers.
+#[test]
+fn a_long_pipeline_is_answered_in_order() {
+    let upstream = Upstream::echo();
+    let edge = edge(&upstream);
+    let mut client: Wire<client::Tls> = connect(&edge);
+    let text: String =
+        (0..200).fold(String::new(), |text, n| text + &format!("GET /{n} HTTP/1.1\r\nHost: {NAME}\r\n\r\n"));
+    client.send(text).unwrap();
+    for n in 0..200 {
+        assert_eq!(client.response().unwrap().text(), format!("GET /{n}"));
+    }
+}
+
+fn edge(upstream: &Upstream) -> Edge {
+    Edge::start(&format!(
+        "{ROWS}\n[process]\nworkers = 1\n\n[[site]]\ndomains = [\"{NAME}\"]\nupstream = \"{}\"\ncertificate = \"internal\"\n",
+        upstream.address()
+    ))
+}
+
+fn h2(edge: &Edge) -> H2Client {
+    H2Client::connect(edge.https(), &edge.ca(), NAME).unwrap()
+}
+
+fn get(path: &str) -> Request<()> {
+    Request::get(format!("https://{NAME}{path}")).body(()).unwrap()
+}
