@@ -39,6 +39,7 @@ pub(crate) struct Edge {
 impl Edge {
     /// Starts an edge on this configuration, and waits until it is ready. `[store]`, `[admin]` and `[log]`
     /// are added, so that everything it writes stays in its own folder.
+    #[track_caller]
     pub(crate) fn start(config: &str) -> Self {
         let folder = tempfile::Builder::new().prefix("vestibule-test-").tempdir().unwrap();
         write_config(folder.path(), config);
@@ -51,12 +52,14 @@ impl Edge {
     }
 
     /// Where the row with this key of `[ports]` really listens.
+    #[track_caller]
     pub(crate) fn address(&self, row: &str) -> SocketAddr {
         let found = self.rows.iter().find(|(key, _)| key == row);
         found.unwrap_or_else(|| panic!("no row {row}; the log:\n{}", self.log.all())).1
     }
 
     /// Where [`HTTPS`] listens.
+    #[track_caller]
     pub(crate) fn https(&self) -> SocketAddr {
         self.address(HTTPS)
     }
@@ -77,6 +80,7 @@ impl Edge {
     }
 
     /// The first access line after the mark that `pick` accepts.
+    #[track_caller]
     pub(crate) fn access_line(&self, mark: usize, what: &str, pick: impl Fn(&Value) -> bool) -> Value {
         self.access.wait_json(mark, what, pick)
     }
@@ -92,6 +96,7 @@ impl Edge {
     }
 
     /// Sends HUP and waits for the log to say how the reload ended: true when it was taken.
+    #[track_caller]
     pub(crate) fn reload(&self) -> bool {
         let mark = self.log.mark();
         self.signal(Signal::SIGHUP);
@@ -111,6 +116,7 @@ impl Edge {
     }
 
     /// Waits until the process has left by itself.
+    #[track_caller]
     pub(crate) fn wait(&mut self) -> ExitStatus {
         self.log.wait_end();
         self.child.wait().unwrap()
@@ -147,6 +153,7 @@ impl Edge {
         Pid::from_raw(i32::try_from(self.child.id()).unwrap())
     }
 
+    #[track_caller]
     fn learn_rows(&mut self) {
         let mut rows = Vec::new();
         self.log.wait("ready", |line| {

@@ -45,11 +45,13 @@ impl Lines {
     }
 
     /// The first line, old or new, that `pick` makes something of.
+    #[track_caller]
     pub(crate) fn wait<T>(&self, what: &str, pick: impl FnMut(&str) -> Option<T>) -> T {
         self.wait_from(0, what, pick)
     }
 
     /// The first line after the mark that `pick` makes something of.
+    #[track_caller]
     pub(crate) fn wait_from<T>(&self, mark: usize, what: &str, mut pick: impl FnMut(&str) -> Option<T>) -> T {
         let deadline = Instant::now() + PATIENCE;
         let mut state = self.0.0.lock().unwrap();
@@ -72,6 +74,7 @@ impl Lines {
     }
 
     /// Waits until the child has closed the pipe, as its end does.
+    #[track_caller]
     pub(crate) fn wait_end(&self) {
         let (state, changed) = &*self.0;
         let state = state.lock().unwrap();
@@ -82,6 +85,7 @@ impl Lines {
     }
 
     /// The first JSON line that `pick` accepts, after the mark.
+    #[track_caller]
     pub(crate) fn wait_json(&self, mark: usize, what: &str, pick: impl Fn(&Value) -> bool) -> Value {
         self.wait_from(mark, what, |line| serde_json::from_str(line).ok().filter(&pick))
     }

@@ -126,6 +126,7 @@ impl Upstream {
     }
 
     /// The first request after the mark that `pick` accepts.
+    #[track_caller]
     pub(crate) fn wait_from(&self, mark: usize, what: &str, pick: impl Fn(&Seen) -> bool) -> Seen {
         let deadline = Instant::now() + PATIENCE;
         let mut record = self.shared.record.lock().unwrap();
@@ -150,6 +151,7 @@ impl Upstream {
     }
 
     /// Waits until no more than this many connections are open.
+    #[track_caller]
     pub(crate) fn wait_open(&self, at_most: usize) {
         let record = self.shared.record.lock().unwrap();
         let open = || self.shared.open.load(Ordering::SeqCst);
