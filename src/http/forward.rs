@@ -15,7 +15,8 @@ use super::response::{Payload, Response};
 use crate::addr::{Permit, Route};
 use crate::fault::Fault;
 use crate::upstream::{Answer, Call, Outgoing, Upstream};
-use crate::wire::head::{Known, members};
+use crate::wire::Known;
+use crate::wire::head::members;
 use crate::wire::{Body, Framing, Head, framing};
 
 /// Sends the request and waits for the head of the answer; interim answers go to the client as they come.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::addr::{ClientAddr, Source};
 use crate::config::model::{AddressHeader, ClientAddress};
-use crate::wire::head::{Head, Known};
+use crate::wire::{Head, Known};
 
 /// The client's true address: the peer's, unless the peer is trusted to name another. A list is read from the right,
 /// for only what trusted hops appended is true; the first address that is not one of theirs is the client.

@@ -4,7 +4,8 @@ use http::Method;
 
 use crate::fault::Fault;
 use crate::name::Hostname;
-use crate::wire::head::{BadHead, Head, Known, MAX_TARGET, RequestLine, Span, Version, members};
+use crate::wire::Known;
+use crate::wire::head::{BadHead, Head, MAX_TARGET, RequestLine, Span, Version, members};
 use crate::wire::{Framing, framing};
 
 /// The version that the client speaks.

@@ -14,8 +14,9 @@ use tokio::io::{AsyncReadExt, AsyncWrite};
 use super::conn::{Conn, Io};
 use super::{Outgoing, Pools};
 use crate::fault::Fault;
+use crate::wire::Known;
 use crate::wire::chunked::{Decoded, Decoder, size_line};
-use crate::wire::head::{Head, Known, MAX_RESPONSE_HEAD, Scanner, StatusLine, Version, members};
+use crate::wire::head::{Head, MAX_RESPONSE_HEAD, Scanner, StatusLine, Version, members};
 use crate::wire::scratch::poll_read_into;
 use crate::wire::{Body, Framing, framing};
 

@@ -2,7 +2,8 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::head::{Head, Scanner, is_value};
+use super::head::{Head, Scanner};
+use super::octets::is_value;
 
 /// The longest chunk-size line with its extensions, in octets.
 const MAX_SIZE_LINE: usize = 256;

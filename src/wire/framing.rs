@@ -2,7 +2,8 @@
 
 use http::{Method, StatusCode};
 
-use super::head::{Head, Known, Version, members};
+use super::head::{Head, Version, members};
+use super::known::Known;
 use crate::fault::Fault;
 
 /// How a body ends.

@@ -5,6 +5,9 @@ use std::fmt;
 
 use memchr::memchr;
 
+use super::known::Known;
+use super::octets::{is_target, is_token, is_value};
+
 /// The longest head of a request, in octets.
 pub const MAX_REQUEST_HEAD: usize = 32 * 1024;
 /// The longest head of an upstream's response, in octets.
@@ -13,86 +16,6 @@ pub const MAX_RESPONSE_HEAD: usize = 64 * 1024;
 pub const MAX_TARGET: usize = 8 * 1024;
 /// The most field lines of a head.
 pub const MAX_LINES: usize = 128;
-
-macro_rules! known {
-    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
-        /// A field name that the edge decides about.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum Known {
-            $($(#[$doc])* #[doc = concat!("`", $name, "`")] $variant,)*
-            /// Any other `x-forwarded…`
-            XForwarded,
-            /// `x-accel-…`
-            XAccel,
-            /// A name with an underscore, which WSGI cannot tell from a hyphen.
-            Underscored,
-            /// A name that only ever passes by.
-            Other,
-        }
-
-        const NAMES: &[(&[u8], Known)] = &[$(($name.as_bytes(), Known::$variant)),*];
-    };
-}
-
-known! {
-    Accept = "accept",
-    CfConnectingIp = "cf-connecting-ip",
-    Connection = "connection",
-    ContentLength = "content-length",
-    ContentType = "content-type",
-    DaphneRootPath = "daphne-root-path",
-    Date = "date",
-    Expect = "expect",
-    Forwarded = "forwarded",
-    Host = "host",
-    Http2Settings = "http2-settings",
-    KeepAlive = "keep-alive",
-    PathInfo = "path-info",
-    Proxy = "proxy",
-    ProxyAuthenticate = "proxy-authenticate",
-    ProxyAuthorization = "proxy-authorization",
-    ProxyConnection = "proxy-connection",
-    Referer = "referer",
-    ScriptName = "script-name",
-    SecWebSocketAccept = "sec-websocket-accept",
-    SecWebSocketKey = "sec-websocket-key",
-    StrictTransportSecurity = "strict-transport-security",
-    Te = "te",
-    Trailer = "trailer",
-    TransferEncoding = "transfer-encoding",
-    TrueClientIp = "true-client-ip",
-    Upgrade = "upgrade",
-    UserAgent = "user-agent",
-    Via = "via",
-    XClientIp = "x-client-ip",
-    XClusterClientIp = "x-cluster-client-ip",
-    XForwardedFor = "x-forwarded-for",
-    XOriginalUrl = "x-original-url",
-    XRealIp = "x-real-ip",
-    XRequestId = "x-request-id",
-    XRewriteUrl = "x-rewrite-url",
-}
-
-impl Known {
-    /// Looks a name up, whatever its case.
-    pub fn of(name: &[u8]) -> Self {
-        NAMES
-            .iter()
-            .find(|(known, _)| known.len() == name.len() && known.eq_ignore_ascii_case(name))
-            .map_or_else(|| Self::of_family(name), |(_, known)| *known)
-    }
-
-    fn of_family(name: &[u8]) -> Self {
-        let begins =
-            |prefix: &[u8]| name.get(..prefix.len()).is_some_and(|own| own.eq_ignore_ascii_case(prefix));
-        match name.first() {
-            _ if memchr(b'_', name).is_some() => Self::Underscored,
-            Some(b'x' | b'X') if begins(b"x-forwarded") => Self::XForwarded,
-            Some(b'x' | b'X') if begins(b"x-accel-") => Self::XAccel,
-            _ => Self::Other,
-        }
-    }
-}
 
 /// Offsets into a head's text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -324,21 +247,6 @@ pub fn members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|b| *b == b',').map(<[u8]>::trim_ascii).filter(|member| !member.is_empty())
 }
 
-/// Whether every byte is a token character, and there is at least one (RFC 9110 section 5.6.2).
-pub fn is_token(text: &[u8]) -> bool {
-    !text.is_empty() && text.iter().all(|b| is_tchar(*b))
-}
-
-/// Whether a request target has only characters that it may have.
-pub fn is_target(text: &[u8]) -> bool {
-    !text.is_empty() && text.iter().all(|b| is_target_octet(*b))
-}
-
-/// Whether a field value has only what it may: no control character but the tab (RFC 9110 section 5.5).
-pub fn is_value(text: &[u8]) -> bool {
-    text.iter().all(|b| is_value_octet(*b))
-}
-
 impl fmt::Display for Field<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.name.escape_ascii(), self.value.escape_ascii())
@@ -434,22 +342,6 @@ fn trim_ows(text: &[u8]) -> &[u8] {
     let start = text.iter().position(|b| !is_ows(*b)).unwrap_or(text.len());
     let end = text.iter().rposition(|b| !is_ows(*b)).map_or(start, |at| at + 1);
     text.get(start..end).unwrap_or_default()
-}
-
-/// `tchar` of RFC 9110 section 5.6.2.
-fn is_tchar(b: u8) -> bool {
-    matches!(b, b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'`' | b'|' | b'~')
-}
-
-/// What a field value may hold: visible ASCII, space, tab, and `obs-text`.
-fn is_value_octet(b: u8) -> bool {
-    matches!(b, b'\t' | b' '..=b'~' | 0x80..)
-}
-
-/// RFC 3986's characters, and those that browsers send all the same (`"`, `<`, `>`, `\`, `^`, `` ` ``, `{`, `|`,
-/// `}`): no space, no control character, no fragment, nothing above ASCII.
-fn is_target_octet(b: u8) -> bool {
-    matches!(b, b'!'..=b'~') && b != b'#'
 }
 
 #[cfg(test)]

@@ -7,10 +7,13 @@ pub mod chunked;
 pub mod deadline;
 pub mod framing;
 pub mod head;
+pub mod known;
+pub mod octets;
 pub mod scratch;
 
 pub use framing::Framing;
-pub use head::{Head, Known};
+pub use head::Head;
+pub use known::Known;
 
 /// A message body on its way: data and trailers, or the fault that ended it.
 pub type Body = Box<dyn http_body::Body<Data = bytes::Bytes, Error = crate::fault::Fault> + Unpin>;

@@ -7,7 +7,9 @@ use crate::fault::Fault;
 use crate::http::forward::is_hop;
 use crate::http::request::{Authority, Protocol, Request, Scheme};
 use crate::upstream::Answer;
-use crate::wire::head::{Known, MAX_LINES, MAX_TARGET, is_target};
+use crate::wire::Known;
+use crate::wire::head::{MAX_LINES, MAX_TARGET};
+use crate::wire::octets::is_target;
 use crate::wire::{Framing, Head, framing};
 
 /// Reads a request's head. The `h2` crate has refused what RFC 9113 section 8.2 and 8.3 call malformed; what is left to see
