@@ -2,7 +2,18 @@
 
 use std::path::Path;
 
+use super::{ConfigFile, Failure, files, print};
+use crate::config;
 use crate::tls::{Authority, StoreError};
+
+/// `vestibule certs trust`. Without a configuration it is the CA of `vestibule up`.
+pub(super) fn run(config: ConfigFile) -> Result<(), Failure> {
+    let store = match config.config.or_else(files::default_config) {
+        Some(file) => config::load(&file)?.config.store.path,
+        None => files::up_store(),
+    };
+    print(&trust(&store).map_err(Failure::new)?)
+}
 
 /// `vestibule certs trust`: where the internal CA's root is, and how to make programs trust it. `store` is
 /// `[store] path`. Makes nothing: fails with [`StoreError::Missing`] before the CA exists.

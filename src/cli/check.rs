@@ -1,15 +1,31 @@
 //! What `vestibule check` shows: the firewall matrix and the sites.
 
 use std::fmt::Write as _;
+use std::io::{self, Write as _};
 
+use super::{ConfigFile, Failure, files, print};
 use crate::addr::{Gate, Source};
 use crate::config::model::{
     Action, Bind, Certificate, Config, PathPattern, Route, Row, RowId, Serve, Site, Target,
 };
-use crate::config::{Loaded, show_duration};
+use crate::config::problem::render;
+use crate::config::{self, Loaded, show_duration};
+use crate::snapshot::Snapshot;
+use crate::tls::Shared;
 
 /// The widest that the matrix gets before its columns go on below, in characters.
 const WIDTH: usize = 100;
+
+/// Runs the command.
+pub(super) fn run(config: ConfigFile) -> Result<(), Failure> {
+    let loaded = config::load(&files::config_file(config.config)?)?;
+    let shared = Shared::new().map_err(Failure::new)?;
+    let more = Snapshot::check(&loaded, &shared)?;
+    print(&report(&loaded))?;
+    let warnings = loaded.warning_text() + &render("warning", &loaded.source, &more);
+    let _ = io::stderr().write_all(warnings.as_bytes());
+    Ok(())
+}
 
 /// The matrix and the sites, as plain text that ends in a line feed.
 pub fn report(loaded: &Loaded) -> String {

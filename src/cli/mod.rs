@@ -1,4 +1,167 @@
 //! The commands: one file each.
 
+#![allow(clippy::doc_markdown, reason = "the arguments' comments are their help, read in a terminal")]
+
 pub mod certs;
 pub mod check;
+mod edge;
+mod files;
+mod serve;
+mod up;
+
+use std::fmt;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Runs the command that the process's arguments name. 0: done; 1: the answer is no; 2: what was asked or written is
+/// wrong, and nothing has changed.
+pub fn run() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Serve(config) => serve::run(config),
+        Command::Up(arguments) => up::run(&arguments),
+        Command::Check(config) => check::run(config),
+        Command::Reload(edge) => edge::reload(&edge),
+        Command::Status(edge) => edge::status(&edge),
+        Command::Certs { command: Certs::Trust(config) } => certs::run(config),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            let _ = io::stderr().write_all(failure.0.as_bytes());
+            ExitCode::from(WRONG)
+        }
+    }
+}
+
+/// What was asked or written is wrong.
+const WRONG: u8 = 2;
+
+/// A TLS edge and reverse proxy for Django: one file says which names are served, on which ports, and who may
+/// come in.
+#[derive(Debug, Parser)]
+#[command(name = "vestibule", version, max_term_width = 100, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the edge, in the foreground, until it is told to leave
+    ///
+    /// TERM and INT finish the requests in flight, for as long as [process] grace says, and leave; a second one leaves at
+    /// once. HUP reads the configuration again. USR1 opens the log files again. The log goes to standard error,
+    /// access lines go where [log] access says.
+    Serve(ConfigFile),
+    /// Run an edge with no file, for development: one name, one upstream, a CA of its own
+    ///
+    /// Listens on this machine alone unless --public is given. Certificates are made by a CA of its own, kept in
+    /// the user's data directory; what trusts it once trusts it for every later run.
+    Up(UpArguments),
+    /// Load everything that serve would, and bind nothing
+    ///
+    /// Prints the table of ports, who may come in at each, and the sites. Exits with 2, and every problem on
+    /// standard error, where something is wrong.
+    Check(ConfigFile),
+    /// Have the running edge read its configuration again
+    ///
+    /// Takes the new configuration over as a whole or, with every problem on standard error and exit code 2, not at all.
+    /// No connection is dropped.
+    Reload(RunningEdge),
+    /// Show the running edge: its process, its ports, its connections, its sites
+    Status(RunningEdge),
+    /// What there is to know about certificates
+    Certs {
+        #[command(subcommand)]
+        command: Certs,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Certs {
+    /// Print where the root of the edge's own CA is, and how to make programs trust it
+    Trust(ConfigFile),
+}
+
+/// The file that a command reads.
+#[derive(Debug, Args)]
+struct ConfigFile {
+    /// The configuration [default: config/vestibule.toml, then /etc/vestibule/vestibule.toml]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// The edge that a command speaks to.
+#[derive(Debug, Args)]
+struct RunningEdge {
+    /// Its socket [default: the [admin] socket of --config, then /run/vestibule/admin.sock; without root
+    /// $XDG_RUNTIME_DIR/vestibule/admin.sock]
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// The configuration that names its socket
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// What `up` serves.
+#[derive(Debug, Args)]
+struct UpArguments {
+    /// A name to serve; may be given more than once. Names under .localhost lead to this machine by themselves
+    #[arg(long = "domain", value_name = "NAME", required = true)]
+    domains: Vec<String>,
+    /// The upstream: host:port, unix:/path or https://host:port
+    #[arg(long, value_name = "TARGET")]
+    to: String,
+    /// The port that redirects to https [default: 80 as root, else 8080]
+    #[arg(long, value_name = "PORT")]
+    http: Option<u16>,
+    /// The port of https [default: 443 as root, else 8443]
+    #[arg(long, value_name = "PORT")]
+    https: Option<u16>,
+    /// Listen on every address of the machine
+    #[arg(long)]
+    public: bool,
+}
+
+/// Why a command failed, ready for standard error.
+#[derive(Debug)]
+struct Failure(String);
+
+impl Failure {
+    /// One error, which gets its label.
+    fn new(error: impl fmt::Display) -> Self {
+        Self(format!("error: {error}\n"))
+    }
+}
+
+impl From<crate::config::problem::Problems> for Failure {
+    fn from(problems: crate::config::problem::Problems) -> Self {
+        Self(problems.to_string())
+    }
+}
+
+/// Writes to standard output. A reader that has gone, as `head` does, is no error.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::new(format_args!("standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+}

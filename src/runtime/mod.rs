@@ -1,1 +1,17 @@
-//! The server: workers, reload, drain, signals.
+//! The server: one control thread that starts, reloads and drains, and the workers that it orders about.
+//!
+//! The control thread reads files, binds sockets and swaps the configuration's pointer; no request ever waits for
+//! it. The workers accept and serve; each has a runtime, sockets and pools of its own.
+
+mod certificates;
+mod difference;
+mod drain;
+mod listeners;
+mod privileges;
+mod reload;
+mod server;
+mod signals;
+mod workers;
+
+pub use privileges::{DropError, is_root};
+pub use server::{Origin, Ready, RunError, run};

@@ -1,0 +1,52 @@
+//! Certificate files that change are taken up while the edge runs.
+
+use std::time::Duration;
+
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::config::model::Site;
+use crate::snapshot::{Live, Snapshot};
+use crate::tls::{Refresh, SiteTls, TlsProblem};
+
+/// How often the files are looked at.
+const PERIOD: Duration = Duration::from_secs(2);
+
+/// Looks after the certificates of whatever configuration runs, for ever. The disk is read on a thread of its own.
+pub(super) async fn watch(live: Live) {
+    let mut ticks = interval(PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // The first tick comes at once, and the certificates were loaded just now.
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        let snapshot = live.load();
+        // Its panic is in the log; the next look is a new one.
+        let _ = tokio::task::spawn_blocking(move || look(&snapshot)).await;
+    }
+}
+
+fn look(snapshot: &Snapshot) {
+    for (site, tls) in snapshot.config.sites.iter().zip(snapshot.all_tls()) {
+        tell(site, tls);
+    }
+}
+
+fn tell(site: &Site, tls: &SiteTls) {
+    let name = site.domains.first().map(ToString::to_string).unwrap_or_default();
+    let warn = |problem: &TlsProblem| tracing::warn!(site = name, %problem, "a certificate needs attention");
+    match tls.refresh() {
+        Refresh::Unchanged => {}
+        Refresh::Reloaded => {
+            tracing::info!(site = name, not_after = %tls.not_after(), "a new certificate is in use");
+            tls.warnings().iter().for_each(warn);
+        }
+        Refresh::Kept(problems) => {
+            for problem in problems {
+                tracing::error!(site = name, %problem, "a new certificate is wrong; the one before stays in use");
+            }
+        }
+        Refresh::Expired(problem) => {
+            tracing::error!(site = name, %problem, "a certificate has expired and is still served");
+        }
+    }
+}

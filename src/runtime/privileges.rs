@@ -1,0 +1,125 @@
+//! Becoming an ordinary user once the ports are bound, for good.
+
+use std::ffi::CString;
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd::{Uid, User, chown, initgroups, setgid, setuid};
+
+/// Why the edge could not become the user that `[process] user` names.
+#[derive(Debug, thiserror::Error)]
+pub enum DropError {
+    /// No such user.
+    #[error("[process] user = \"{0}\": there is no such user; create it, or leave the key out")]
+    Unknown(String),
+    /// The user database could not be read, or the kernel said no.
+    #[error("[process] user = \"{user}\": {step}: {source}")]
+    Refused {
+        /// The name in the file.
+        user: String,
+        /// What was being done.
+        step: &'static str,
+        /// What the kernel said.
+        source: Errno,
+    },
+    /// Not root, and asked to become someone else.
+    #[error(
+        "[process] user = \"{0}\": only root can become another user; start as root, or leave the key out"
+    )]
+    NotRoot(String),
+    /// Root came back after it was given up.
+    #[error("[process] user = \"{0}\": root could be regained after it was dropped; refusing to go on")]
+    Regained(String),
+}
+
+/// The user that the edge is to become, looked up but not yet become.
+#[derive(Debug)]
+pub(super) struct Target {
+    user: User,
+}
+
+impl Target {
+    /// Looks the user up. None where nothing is to be done: no user named, or it is this one already.
+    pub(super) fn find(name: Option<&str>) -> Result<Option<Self>, DropError> {
+        let Some(name) = name else { return Ok(None) };
+        let user = User::from_name(name)
+            .map_err(|source| DropError::Refused { user: name.into(), step: "looking it up", source })?
+            .ok_or_else(|| DropError::Unknown(name.into()))?;
+        match user.uid {
+            uid if uid == Uid::effective() => Ok(None),
+            _ if !Uid::effective().is_root() => Err(DropError::NotRoot(name.into())),
+            _ => Ok(Some(Self { user })),
+        }
+    }
+
+    /// Makes a directory that the user is to own, 0700, where there is none. One that exists stays as it is.
+    pub(super) fn make_dir(&self, path: &Path) -> io::Result<()> {
+        if path.exists() {
+            return Ok(());
+        }
+        DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+        Ok(chown(path, Some(self.user.uid), Some(self.user.gid))?)
+    }
+
+    /// Becomes the user, groups first, and makes sure that there is no way back.
+    pub(super) fn become_it(&self) -> Result<(), DropError> {
+        let name = &self.user.name;
+        let refused = |step| move |source| DropError::Refused { user: name.clone(), step, source };
+        let c_name = CString::new(name.as_str()).map_err(|_| DropError::Unknown(name.clone()))?;
+        initgroups(&c_name, self.user.gid).map_err(refused("taking its groups"))?;
+        setgid(self.user.gid).map_err(refused("taking its group"))?;
+        setuid(self.user.uid).map_err(refused("becoming it"))?;
+        if !self.user.uid.is_root() && setuid(Uid::from_raw(0)).is_ok() {
+            return Err(DropError::Regained(name.clone()));
+        }
+        Ok(())
+    }
+}
+
+/// Whether the process is root.
+pub fn is_root() -> bool {
+    Uid::effective().is_root()
+}
+
+/// No program that this process might ever start gains privileges from its file (`no_new_privs` in prctl(2)).
+/// Threads that exist already are not covered.
+pub(super) fn forbid_new_privileges() -> io::Result<()> {
+    Ok(nix::sys::prctl::set_no_new_privs()?)
+}
+
+/// Lets the process open as many files as the hard limit permits. Returns that number.
+pub(super) fn raise_open_files() -> io::Result<u64> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if soft < hard {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    }
+    Ok(hard)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_and_oneself_are_nothing_to_do() {
+        assert!(Target::find(None).unwrap().is_none());
+        let me = User::from_uid(Uid::effective()).unwrap().unwrap();
+        assert!(Target::find(Some(&me.name)).unwrap().is_none());
+    }
+
+    #[test]
+    fn an_unknown_user_is_named() {
+        let error = Target::find(Some("no-such-user-here")).unwrap_err();
+        assert!(error.to_string().contains("\"no-such-user-here\": there is no such user"), "{error}");
+    }
+
+    #[test]
+    fn open_files_go_up_to_the_hard_limit() {
+        let hard = raise_open_files().unwrap();
+        assert_eq!(getrlimit(Resource::RLIMIT_NOFILE).unwrap(), (hard, hard));
+    }
+}

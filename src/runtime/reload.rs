@@ -1,0 +1,95 @@
+//! A reload: prepared to its end beside the running configuration, then taken over in one step or not at all.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::difference::{difference, keep_fixed};
+use super::listeners::Prepared;
+use super::server::{Edge, warn};
+use crate::admin::{Difference, Reloaded};
+use crate::config::model::{Bind, Row};
+use crate::config::problem::{Problem, SourceText, render};
+use crate::observe::access::Destination;
+use crate::snapshot::Snapshot;
+
+/// A configuration that is ready to be swapped in. Dropping it leaves no trace.
+struct Next {
+    snapshot: Snapshot,
+    rows: Prepared,
+    access: Option<Destination>,
+    difference: Difference,
+    warnings: Vec<Problem>,
+    source: Arc<SourceText>,
+}
+
+impl Edge {
+    /// Reads the configuration again and takes it over, or says why not, in the log too.
+    pub(super) async fn reload(&mut self) -> Reloaded {
+        match self.prepare().await {
+            Ok(next) => self.take_over(next),
+            Err(problems) => {
+                tracing::error!(problems, "reload refused: the running configuration stays");
+                let generation = self.live.load().generation;
+                let (difference, warnings) = (None, String::new());
+                Reloaded { ok: false, generation, difference, warnings, problems: Some(problems) }
+            }
+        }
+    }
+
+    /// Everything that can fail. The error is text to be printed.
+    async fn prepare(&self) -> Result<Next, String> {
+        let origin = self.origin.clone();
+        let mut loaded = off_thread(move || origin.load()).await?.map_err(|problems| problems.to_string())?;
+        let old = self.live.load();
+        let difference = difference(&old.config, &loaded.config);
+        keep_fixed(&old.config, &mut loaded.config);
+        let log = &loaded.config.log;
+        let access = if *log == old.config.log { None } else { Some(Destination::open(log)) };
+        let access = access.transpose().map_err(|error| format!("error: [log] access: {error}\n"))?;
+        let workers = old.config.process.workers;
+        let rows = self.listeners.prepare(&loaded.config.rows, workers).map_err(|errors| {
+            let lines: Vec<_> = errors.iter().map(|error| format!("error: {error}\n")).collect();
+            lines.concat()
+        })?;
+        let port = |row: &Row| (row.bind, self.listeners.port(&rows, row.bind));
+        let ports: HashMap<_, _> = loaded.config.rows.iter().map(port).collect();
+        let port = move |bind: Bind| ports.get(&bind).copied().unwrap_or_else(|| bind.port());
+        let mut warnings = std::mem::take(&mut loaded.warnings);
+        let source = Arc::clone(&loaded.source);
+        let shared = Arc::clone(&self.shared);
+        let (snapshot, more) = off_thread(move || Snapshot::build(loaded, Some(&old), &shared, port))
+            .await?
+            .map_err(|problems| problems.to_string())?;
+        warnings.extend(more);
+        Ok(Next { snapshot, rows, access, difference, warnings, source })
+    }
+
+    /// Nothing in here can fail.
+    fn take_over(&mut self, next: Next) -> Reloaded {
+        let Next { snapshot, rows, access, difference, warnings, source } = next;
+        let (config, generation) = (Arc::clone(&snapshot.config), snapshot.generation);
+        let known: Vec<_> = self.live.swap(snapshot).config.rows.iter().map(|row| row.bind).collect();
+        let Self { listeners, workers, .. } = self;
+        listeners.commit(rows, |bind, bound| workers.listen(bind, bound));
+        listeners.retain(&config.rows, |bind| workers.close(bind));
+        workers.look();
+        if let Some(access) = access {
+            self.access.switch(access);
+            self.level.set(config.log.level);
+        }
+        warn(&warnings);
+        self.tell_listening(&config, |bind| !known.contains(&bind));
+        for key in &difference.restart {
+            tracing::warn!(key, "a change takes a restart, and waits for it");
+        }
+        tracing::info!(generation, changes = %difference, "reloaded");
+        let warnings = render("warning", &source, &warnings);
+        Reloaded { ok: true, generation, difference: Some(difference), warnings, problems: None }
+    }
+}
+
+/// Reads files and checks certificates on a thread of its own, so that the admin socket stays awake.
+async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
+    let mistake = |_| "error: a mistake of the edge's own; its log says more\n".to_owned();
+    tokio::task::spawn_blocking(work).await.map_err(mistake)
+}

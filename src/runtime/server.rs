@@ -1,0 +1,284 @@
+//! The edge from its start to its end, on the control thread.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use tokio::sync::mpsc;
+
+use super::listeners::{Listeners, Prepared};
+use super::privileges::{self, DropError, Target};
+use super::signals::{Signals, Told};
+use super::workers::Workers;
+use super::{certificates, drain};
+use crate::admin::server::{Server, SocketError};
+use crate::admin::{Ask, RowStatus, Status};
+use crate::config::model::{Bind, Config, Row, Serve, Site};
+use crate::config::problem::{Problem, Problems};
+use crate::config::{self, Loaded};
+use crate::limit::connections::Connections;
+use crate::net::listen::BindError;
+use crate::observe::access::{Access, Destination};
+use crate::observe::log;
+use crate::snapshot::{Live, Snapshot};
+use crate::tls::Shared;
+
+/// How long reading files may hold up the process's end.
+const LAST_WORK: Duration = Duration::from_secs(1);
+
+/// Where the configuration comes from, at the start and at every reload.
+#[derive(Debug, Clone)]
+pub enum Origin {
+    /// A file.
+    File(PathBuf),
+    /// A text that no file holds, and a name for it in messages.
+    Text(String, &'static str),
+}
+
+impl Origin {
+    /// Reads and checks it.
+    pub fn load(&self) -> Result<Loaded, Problems> {
+        match self {
+            Self::File(path) => config::load(path),
+            Self::Text(text, name) => config::parse(text.clone(), Path::new(name)),
+        }
+    }
+}
+
+/// What is known once the edge serves.
+#[derive(Debug)]
+pub struct Ready {
+    /// The rows, in the order of the file, and where they really listen.
+    pub rows: Vec<(Bind, Serve, Vec<SocketAddr>)>,
+}
+
+/// Why the edge could not run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The configuration, or a certificate that it names.
+    #[error("{0}")]
+    Config(#[from] Problems),
+    /// Rows that cannot be bound: all of them.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Bind(Vec<BindError>),
+    /// The user to become.
+    #[error(transparent)]
+    User(#[from] DropError),
+    /// The admin socket.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// Something that the operating system refused.
+    #[error("{what}: {source}")]
+    System {
+        /// What was being done.
+        what: String,
+        /// What it said.
+        source: io::Error,
+    },
+    /// A worker thread came to an end by itself.
+    #[error("a worker thread has ended by itself; the log says why")]
+    WorkerLost,
+}
+
+/// Runs an edge until it is told to leave. `ready` is called once it serves.
+///
+/// # Errors
+/// Whatever keeps it from starting, with nothing left bound.
+pub fn run(origin: Origin, ready: impl FnOnce(&Ready)) -> Result<(), RunError> {
+    let loaded = origin.load()?;
+    let level = log::init(&loaded.config.log).map_err(|error| system("the log")(io::Error::other(error)))?;
+    log_panics();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(system("the control thread's runtime"))?;
+    let ended = runtime.block_on(async {
+        let (mut edge, signals, asks) = Edge::start(origin, loaded, level)?;
+        let told = edge.tell_ready();
+        ready(&told);
+        edge.run(signals, asks).await
+    });
+    // A disk that hangs must not keep the process from leaving.
+    runtime.shutdown_timeout(LAST_WORK);
+    ended
+}
+
+/// A running edge.
+pub(super) struct Edge {
+    pub(super) origin: Origin,
+    pub(super) live: Live,
+    pub(super) shared: Arc<Shared>,
+    pub(super) listeners: Listeners,
+    pub(super) workers: Workers,
+    pub(super) access: Access,
+    pub(super) level: log::Level,
+    started: OffsetDateTime,
+}
+
+impl Edge {
+    /// Everything that can fail, in the order that lets it fail with the least done: ports as root, then files as the
+    /// user that will have to read them again at a reload.
+    fn start(
+        origin: Origin,
+        loaded: Loaded,
+        level: log::Level,
+    ) -> Result<(Self, Signals, mpsc::Receiver<Ask>), RunError> {
+        warn(&loaded.warnings);
+        let signals = Signals::install().map_err(system("signals"))?;
+        let config = &loaded.config;
+        let (count, socket) = (config.process.workers, config.admin.socket.clone());
+        let user = Target::find(config.process.user.as_deref())?;
+        let mut listeners = Listeners::default();
+        let prepared = listeners.prepare(&config.rows, count).map_err(RunError::Bind)?;
+        become_user(user.as_ref(), config)?;
+        let log = config.log.clone();
+        let shared = Shared::new().map_err(system("session-ticket keys"))?;
+        let live = first_snapshot(loaded, &shared, &listeners, &prepared)?;
+        let server = Server::bind(&socket)?;
+        let destination = Destination::open(&log).map_err(system("[log] access"))?;
+        let access = Access::start(destination).map_err(system("the access log's thread"))?;
+        let connections = Connections::default();
+        let workers =
+            Workers::start(count, &live, &access, &connections).map_err(system("a worker thread"))?;
+        listeners.commit(prepared, |bind, bound| workers.listen(bind, bound));
+        let (asking, asks) = mpsc::channel(8);
+        tokio::spawn(async move { server.run(asking).await });
+        tokio::spawn(certificates::watch(live.clone()));
+        let started = OffsetDateTime::now_utc();
+        Ok((Self { origin, live, shared, listeners, workers, access, level, started }, signals, asks))
+    }
+
+    fn tell_ready(&self) -> Ready {
+        let config = Arc::clone(&self.live.load().config);
+        self.tell_listening(&config, |_| true);
+        let pid = std::process::id();
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), pid, workers = config.process.workers, "ready");
+        let rows = config.rows.iter();
+        let row = |bind| self.listeners.addresses(bind).to_vec();
+        Ready { rows: rows.map(|own| (own.bind, own.serve, row(own.bind))).collect() }
+    }
+
+    /// One line for each address of the rows that `is_new` picks.
+    pub(super) fn tell_listening(&self, config: &Config, is_new: impl Fn(Bind) -> bool) {
+        for row in config.rows.iter().filter(|row| is_new(row.bind)) {
+            for address in self.listeners.addresses(row.bind) {
+                tracing::info!(row = %row.bind, serve = name(row.serve), %address, "listening");
+            }
+        }
+    }
+
+    /// Obeys signals and the admin socket until one of them says to leave.
+    async fn run(&mut self, mut signals: Signals, mut asks: mpsc::Receiver<Ask>) -> Result<(), RunError> {
+        loop {
+            tokio::select! {
+                told = signals.next() => match told {
+                    Told::Leave => break,
+                    Told::Reload => drop(self.reload().await),
+                    Told::Reopen => self.reopen(),
+                    Told::HandOver => tracing::warn!("USR2: this version has no hand-over to a new binary; ignored"),
+                },
+                Some(ask) = asks.recv() => match ask {
+                    Ask::Reload(reply) => drop(reply.send(self.reload().await)),
+                    Ask::Status(reply) => drop(reply.send(self.status())),
+                },
+                Some(()) = self.workers.ended() => return Err(RunError::WorkerLost),
+            }
+        }
+        drain::drain(self, signals, asks).await;
+        Ok(())
+    }
+
+    fn reopen(&self) {
+        self.access.reopen();
+        tracing::info!("log files are opened again");
+    }
+
+    pub(super) fn status(&self) -> Status {
+        let snapshot = self.live.load();
+        let config = &snapshot.config;
+        let row = |row: &Row| RowStatus {
+            row: row.bind.to_string(),
+            serve: name(row.serve).to_owned(),
+            addresses: self.listeners.addresses(row.bind).iter().map(ToString::to_string).collect(),
+        };
+        let site = |site: &Site| site.domains.first().map(ToString::to_string);
+        Status {
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started: self.started.format(&Rfc3339).unwrap_or_default(),
+            config: match &self.origin {
+                Origin::File(path) => {
+                    Some(std::path::absolute(path).unwrap_or_else(|_| path.clone()).display().to_string())
+                }
+                Origin::Text(..) => None,
+            },
+            generation: snapshot.generation,
+            workers: config.process.workers,
+            connections: self.workers.open(),
+            rows: config.rows.iter().map(row).collect(),
+            sites: config.sites.iter().filter_map(site).collect(),
+        }
+    }
+}
+
+/// One line a warning.
+pub(super) fn warn(warnings: &[Problem]) {
+    for Problem { place, message, help } in warnings {
+        let help = help.as_deref().unwrap_or_default();
+        tracing::warn!(key = place.path, help, "{message}");
+    }
+}
+
+fn first_snapshot(
+    loaded: Loaded,
+    shared: &Arc<Shared>,
+    listeners: &Listeners,
+    prepared: &Prepared,
+) -> Result<Live, RunError> {
+    let (snapshot, warnings) = Snapshot::build(loaded, None, shared, |bind| listeners.port(prepared, bind))?;
+    warn(&warnings);
+    Ok(Live::new(snapshot))
+}
+
+/// Gives root up, where a user is named. The directories that the edge writes to are made first, for its parents
+/// may be root's.
+fn become_user(user: Option<&Target>, config: &Config) -> Result<(), RunError> {
+    if let Some(user) = user {
+        for path in [Some(config.store.path.as_path()), config.admin.socket.parent()].into_iter().flatten() {
+            user.make_dir(path).map_err(system(path.display()))?;
+        }
+        user.become_it()?;
+        tracing::info!(user = config.process.user, "root was given up");
+    }
+    privileges::forbid_new_privileges().map_err(system("no_new_privs"))?;
+    match privileges::raise_open_files() {
+        Ok(limit) => tracing::debug!(limit, "open files"),
+        Err(error) => tracing::warn!(%error, "the limit on open files stays what it was"),
+    }
+    Ok(())
+}
+
+/// A panic ends one connection; the log is where it is to be found.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|info| {
+        let thread = std::thread::current().name().unwrap_or("unnamed").to_owned();
+        let place = info.location().map(ToString::to_string).unwrap_or_default();
+        let message = info.payload_as_str().unwrap_or("no message");
+        tracing::error!(thread, place, message, "a task panicked: a bug of the edge, please report it");
+    }));
+}
+
+fn name(serve: Serve) -> &'static str {
+    match serve {
+        Serve::Http => "http",
+        Serve::Https => "https",
+    }
+}
+
+fn system(what: impl ToString) -> impl FnOnce(io::Error) -> RunError {
+    move |source| RunError::System { what: what.to_string(), source }
+}

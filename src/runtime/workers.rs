@@ -1,0 +1,263 @@
+//! One thread a core, each with its own runtime, its own sockets and its own connections. Threads share nothing that
+//! a request would have to wait for.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::{JoinHandle, LocalSet, spawn_local};
+
+use crate::config::model::Bind;
+use crate::http::Worker;
+use crate::limit::connections::Connections;
+use crate::net::accept::{Accepted, Acceptor};
+use crate::net::listen::Bound;
+use crate::observe::access::Access;
+use crate::snapshot::Live;
+
+/// The worker threads.
+#[derive(Debug)]
+pub(super) struct Workers {
+    threads: Vec<Thread>,
+    ended: mpsc::UnboundedReceiver<()>,
+    running: usize,
+}
+
+#[derive(Debug)]
+struct Thread {
+    orders: mpsc::UnboundedSender<Order>,
+    open: Arc<AtomicUsize>,
+}
+
+#[derive(Debug)]
+enum Order {
+    /// Take these sockets of a row.
+    Listen(Bind, Vec<TcpListener>),
+    /// Accept no more on a row.
+    Close(Bind),
+    /// Look at the configuration again, idle connections too.
+    Look,
+    /// Accept nothing more, finish what is open, end.
+    Drain,
+}
+
+impl Workers {
+    /// Starts so many threads, which accept nothing yet.
+    ///
+    /// # Errors
+    /// A thread or its runtime cannot be made. Those before it end by themselves.
+    pub(super) fn start(
+        count: usize,
+        live: &Live,
+        access: &Access,
+        connections: &Connections,
+    ) -> io::Result<Self> {
+        let (ending, ended) = mpsc::unbounded_channel();
+        let mut threads = Vec::with_capacity(count);
+        for index in 0..count {
+            let (orders, received) = mpsc::unbounded_channel();
+            let open = Arc::new(AtomicUsize::new(0));
+            let parts = Parts {
+                runtime: Builder::new_current_thread().enable_all().build()?,
+                orders: received,
+                open: Arc::clone(&open),
+                live: live.clone(),
+                access: access.clone(),
+                connections: connections.clone(),
+                _ending: Ending(ending.clone()),
+            };
+            std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || parts.run())?;
+            threads.push(Thread { orders, open });
+        }
+        Ok(Self { threads, ended, running: count })
+    }
+
+    /// Hands every worker its sockets of a row.
+    pub(super) fn listen(&self, bind: Bind, mut bound: Bound) {
+        for (index, thread) in self.threads.iter().enumerate() {
+            thread.order(Order::Listen(bind, bound.take(index)));
+        }
+    }
+
+    /// Accepts no more on a row. Its connections hear of the end with [`Workers::look`].
+    pub(super) fn close(&self, bind: Bind) {
+        self.all(|| Order::Close(bind));
+    }
+
+    /// Lets idle connections look at a configuration that was just swapped in.
+    pub(super) fn look(&self) {
+        self.all(|| Order::Look);
+    }
+
+    /// Accepts nothing more; requests in flight finish, then the threads end: see [`Workers::ended`].
+    pub(super) fn drain(&self) {
+        self.all(|| Order::Drain);
+    }
+
+    /// How many connections are open.
+    pub(super) fn open(&self) -> usize {
+        self.threads.iter().map(|thread| thread.open.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Waits for one more thread to end. None once all have. May be dropped at any time.
+    pub(super) async fn ended(&mut self) -> Option<()> {
+        self.running.checked_sub(1)?;
+        self.ended.recv().await?;
+        self.running -= 1;
+        Some(())
+    }
+
+    fn all(&self, order: impl Fn() -> Order) {
+        for thread in &self.threads {
+            thread.order(order());
+        }
+    }
+}
+
+impl Thread {
+    fn order(&self, order: Order) {
+        // A thread that is gone is told of by `ended`.
+        let _ = self.orders.send(order);
+    }
+}
+
+/// What a thread is made of.
+struct Parts {
+    runtime: Runtime,
+    orders: mpsc::UnboundedReceiver<Order>,
+    open: Arc<AtomicUsize>,
+    live: Live,
+    access: Access,
+    connections: Connections,
+    _ending: Ending,
+}
+
+/// Tells that the thread ended, in whatever way.
+struct Ending(mpsc::UnboundedSender<()>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let _ = self.0.send(());
+    }
+}
+
+impl Parts {
+    fn run(self) {
+        let Self { runtime, mut orders, open, live, access, connections, _ending } = self;
+        LocalSet::new().block_on(&runtime, async move {
+            let worker = Worker::new(live, access.sink(), connections);
+            let hall = Rc::new(Hall { worker, open, emptied: Notify::new() });
+            hall.obey(&mut orders).await;
+            hall.worker.drain();
+            hall.empty().await;
+            hall.worker.flush();
+        });
+    }
+}
+
+/// Where a thread's connections are.
+struct Hall {
+    worker: Rc<Worker>,
+    open: Arc<AtomicUsize>,
+    emptied: Notify,
+}
+
+impl Hall {
+    /// Returns when the thread is to drain, with nothing left that accepts.
+    async fn obey(self: &Rc<Self>, orders: &mut mpsc::UnboundedReceiver<Order>) {
+        let mut rows: HashMap<Bind, Vec<Door>> = HashMap::new();
+        while let Some(order) = orders.recv().await {
+            match order {
+                Order::Listen(bind, sockets) => {
+                    let doors = sockets.into_iter().filter_map(|socket| Door::open(self, bind, socket));
+                    rows.entry(bind).or_default().extend(doors);
+                }
+                Order::Close(bind) => drop(rows.remove(&bind)),
+                Order::Look => self.worker.wake_all(),
+                Order::Drain => break,
+            }
+        }
+        for door in rows.into_values().flatten() {
+            door.shut().await;
+        }
+    }
+
+    /// Serves a connection in a task of its own: a panic in it ends it alone.
+    fn enter(self: &Rc<Self>, accepted: Accepted, bind: Bind) {
+        let seat = Seat::take(self);
+        let Accepted { stream, peer, local } = accepted;
+        spawn_local(async move {
+            Rc::clone(&seat.0.worker).serve(stream, peer, local, bind).await;
+            drop(seat);
+        });
+    }
+
+    async fn empty(&self) {
+        while self.open.load(Ordering::Relaxed) > 0 {
+            self.emptied.notified().await;
+        }
+    }
+}
+
+/// A connection, counted for as long as it lives. Only the thread itself writes the count.
+struct Seat(Rc<Hall>);
+
+impl Seat {
+    fn take(hall: &Rc<Hall>) -> Self {
+        hall.open.fetch_add(1, Ordering::Relaxed);
+        Self(Rc::clone(hall))
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if self.0.open.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.0.emptied.notify_one();
+        }
+    }
+}
+
+/// A listening socket and the task that accepts on it, until this is dropped.
+struct Door {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Door {
+    fn open(hall: &Rc<Hall>, bind: Bind, socket: TcpListener) -> Option<Self> {
+        let acceptor = Acceptor::new(socket)
+            .inspect_err(|error| tracing::error!(row = %bind, %error, "a worker cannot listen"))
+            .ok()?;
+        let (stop, stopped) = oneshot::channel();
+        let task = spawn_local(welcome(Rc::clone(hall), bind, acceptor, stopped));
+        Some(Self { stop, task })
+    }
+
+    async fn shut(self) {
+        drop(self.stop);
+        let _ = self.task.await;
+    }
+}
+
+async fn welcome(hall: Rc<Hall>, bind: Bind, mut acceptor: Acceptor, mut stopped: oneshot::Receiver<()>) {
+    loop {
+        tokio::select! {
+            accepted = acceptor.accept() => hall.enter(accepted, bind),
+            _ = &mut stopped => break,
+        }
+    }
+    // Closing the socket would reset what the kernel has accepted already: that is still served.
+    tokio::task::yield_now().await;
+    loop {
+        tokio::select! {
+            biased;
+            accepted = acceptor.accept() => hall.enter(accepted, bind),
+            () = std::future::ready(()) => break,
+        }
+    }
+}
