@@ -10,8 +10,8 @@ use super::ClientAddr;
 /// A set of networks. An address belongs to it when any of the networks holds the address, which is what a search
 /// for the longest matching prefix would say too, as no network here can exclude.
 ///
-/// A look-up costs about the same for ten networks as for a million; a million separate IPv4 networks take about
-/// 9 MB.
+/// A look-up takes as many steps for ten networks as for a million spread ones. A million separate IPv4 networks
+/// take 10 MB, as many IPv6 ones 34 MB.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct CidrSet {
     rows: usize,
@@ -124,7 +124,7 @@ bits!(u32, u128);
 /// edges are at or below it. The first edge opens a range; a range that reaches the last address has no closing
 /// edge.
 ///
-/// `starts` cuts the span of the edges into equal buckets, about eight edges to each, so that a search sees one
+/// `starts` cuts the span of the edges into equal buckets, a few edges to each, so that a search sees one
 /// bucket alone.
 #[derive(Clone, Default, PartialEq, Eq)]
 struct Edges<T> {
@@ -170,12 +170,20 @@ impl<T: Bits> Edges<T> {
             return 0;
         };
         let (from, to) = (from as usize, to as usize);
-        from + self.points.get(from..to).map_or(0, |edges| edges.partition_point(|edge| *edge <= address))
+        let below = |edge: &T| *edge <= address;
+        match self.points.get(from..to) {
+            // Reads that do not wait for each other beat fewer reads that do.
+            Some(edges) if edges.len() <= LINEAR => from + edges.iter().filter(|edge| below(edge)).count(),
+            Some(edges) => from + edges.partition_point(below),
+            None => from,
+        }
     }
 }
 
-/// Few enough for a cache line or two of IPv4 edges; enough that the index stays an eighth of what it indexes.
-const EDGES_A_BUCKET: usize = 8;
+/// Few enough for a cache line or two; enough that the index stays a quarter of what it indexes.
+const EDGES_A_BUCKET: usize = 4;
+/// So many edges are counted through; where networks crowd in one bucket, it is searched by halves.
+const LINEAR: usize = 16;
 
 /// The edges of sorted ranges, ranges that touch made one.
 fn merged<T: Bits>(ranges: &[(T, T)]) -> Vec<T> {
@@ -289,6 +297,26 @@ mod tests {
             let set = set(nets);
             assert_eq!((set.covers_ipv4(), set.covers_ipv6()), (v4, v6), "{nets:?}");
             assert_eq!(set.covers_everything(), v4 || v6);
+        }
+    }
+
+    #[test]
+    fn many_networks_stay_small() {
+        let spread = |n: u32| v4(n.wrapping_mul(0x9e37_79b9), 32);
+        let set: CidrSet = (0..100_000).map(spread).collect();
+        let octets = size_of_val(&*set.v4.points) + size_of_val(&*set.v4.starts);
+        assert!(octets <= 11 * set.len(), "{octets}");
+        assert!((0..100_000).step_by(97).all(|n| set.contains(ClientAddr::new(spread(n).addr()))));
+    }
+
+    #[test]
+    fn networks_that_crowd_are_found_among_few_that_do_not() {
+        let every_second = |n: u32| v4(0xc000_0200 + 2 * n, 32);
+        let set: CidrSet = (0..2000).map(every_second).chain([v4(1, 32), v4(u32::MAX, 32)]).collect();
+        for n in 0..2000 {
+            let bits = 0xc000_0200 + 2 * n;
+            assert!(set.contains(ClientAddr::new(Ipv4Addr::from_bits(bits).into())));
+            assert!(!set.contains(ClientAddr::new(Ipv4Addr::from_bits(bits + 1).into())));
         }
     }
 

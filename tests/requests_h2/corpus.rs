@@ -1,223 +1,10 @@
-//! HTTP/2 requests as frames: each ends its stream or its connection, is answered 400 or 421, or arrives at the
-//! upstream as exactly one HTTP/1.1 request that can be read in one way.
+//! The requests, and what must become of each.
 
-use std::fmt::Write as _;
-
+use super::{Case, Expect, Shape, fields};
 use crate::support::client::NAME;
-use crate::support::edge::{Edge, ROWS};
-use crate::support::h2raw::{
-    CONTINUATION, DATA, END_HEADERS, END_STREAM, Field, H2, HEADERS, Outcome, RST_STREAM, block,
-};
-use crate::support::upstream::{Seen, Upstream};
+use crate::support::h2raw::{CONTINUATION, DATA, END_HEADERS, END_STREAM, Field, H2, HEADERS, block};
 
-/// What must become of the frames.
-enum Expect {
-    /// The stream or the connection ends, or the answer is 400; nothing reaches the upstream.
-    Refused,
-    /// This status; nothing reaches the upstream.
-    Answered(u16),
-    /// This request reaches the upstream, and nothing else.
-    Forwarded(Shape),
-}
-
-/// The essence of a request at the upstream.
-struct Shape {
-    line: &'static str,
-    body: Vec<u8>,
-    has: Vec<(&'static str, &'static str)>,
-    lacks: Vec<&'static str>,
-}
-
-type Case = (&'static str, Box<dyn Fn(&mut H2) -> std::io::Result<()>>, Expect);
-
-#[test]
-fn every_request_is_refused_or_unambiguous() {
-    let upstream = Upstream::echo();
-    let edge = edge(&upstream);
-    let cases = cases();
-    assert!(cases.len() >= 40, "{} cases", cases.len());
-    let mut failures = String::new();
-    for (name, send, expect) in &cases {
-        if let Err(why) = try_case(&edge, &upstream, send, expect) {
-            writeln!(failures, "{name}: {why}").unwrap();
-        }
-    }
-    assert!(failures.is_empty(), "of {} cases:\n{failures}", cases.len());
-    assert_eq!(upstream.ambiguous(), Vec::<String>::new());
-}
-
-/// A stream that ends badly takes no other along, unless the connection itself is broken.
-#[test]
-fn a_bad_stream_leaves_its_neighbours_alone() {
-    let upstream = Upstream::echo();
-    let edge = edge(&upstream);
-    let mut client = H2::connect(&edge).unwrap();
-    client.request(1, &fields(&[]), b"").unwrap();
-    client.request(3, &[(b":method", b"GET"), (b":path", b"/x")], b"").unwrap();
-    client.request(5, &fields(&[(b"connection", b"close")]), b"").unwrap();
-    client.request(7, &fields(&[]), b"").unwrap();
-    let outcomes = [1, 3, 5, 7].map(|stream| (stream, H2::outcome(&mut client, stream)));
-    assert_eq!(outcomes[0].1.as_ref().unwrap(), &Outcome::Status(200));
-    assert!(!matches!(outcomes[1].1, Ok(Outcome::Status(200))), "{outcomes:?}");
-    assert_eq!(outcomes[3].1.as_ref().unwrap(), &Outcome::Status(200), "{outcomes:?}");
-}
-
-/// Streams that are opened and reset at once (the "rapid reset" of 2023) neither stop the edge nor reach far.
-#[test]
-fn rapid_resets_end_the_connection_and_nothing_else() {
-    let upstream = Upstream::echo();
-    let edge = edge(&upstream);
-    let mut client = H2::connect(&edge).unwrap();
-    for stream in (1..8_000).step_by(2) {
-        let sent = client
-            .request(stream, &fields(&[]), b"")
-            .and_then(|()| client.write(RST_STREAM, 0, stream, &8_u32.to_be_bytes()));
-        if sent.is_err() {
-            break;
-        }
-    }
-    drop(client);
-    let mut next = H2::connect(&edge).unwrap();
-    next.request(1, &fields(&[]), b"").unwrap();
-    assert_eq!(next.outcome(1).unwrap(), Outcome::Status(200));
-    assert_eq!(upstream.ambiguous(), Vec::<String>::new());
-}
-
-/// Headers that never end (the "continuation flood" of 2024) end the connection.
-#[test]
-fn endless_headers_end_the_connection() {
-    let upstream = Upstream::echo();
-    let edge = edge(&upstream);
-    let mut client = H2::connect(&edge).unwrap();
-    client.write(HEADERS, END_STREAM, 1, &block(&fields(&[]))).unwrap();
-    let more = block(&[(b"a", [b'b'; 8000].as_slice())]);
-    let refused = (0..2000).find_map(|_| client.write(CONTINUATION, 0, 1, &more).err());
-    let outcome = if refused.is_some() { Outcome::Gone(None) } else { client.outcome(1).unwrap() };
-    assert!(matches!(outcome, Outcome::Gone(_) | Outcome::Reset(_)), "{outcome:?}");
-    assert_eq!(upstream.mark(), 0);
-}
-
-fn edge(upstream: &Upstream) -> Edge {
-    let at = upstream.address();
-    Edge::start(&format!(
-        r#"{ROWS}
-[[site]]
-domains = ["{NAME}", "also.localhost"]
-upstream = "{at}"
-certificate = "internal"
-  [[site.route]]
-  path = "/small/"
-  upstream = "{at}"
-  body = "1KiB"
-
-[[site]]
-domains = ["other.localhost"]
-upstream = "{at}"
-certificate = "internal"
-"#
-    ))
-}
-
-fn try_case(
-    edge: &Edge,
-    upstream: &Upstream,
-    send: &dyn Fn(&mut H2) -> std::io::Result<()>,
-    expect: &Expect,
-) -> Result<(), String> {
-    let mark = upstream.mark();
-    let mut client = H2::connect(edge).map_err(|error| error.to_string())?;
-    let written = send(&mut client);
-    let outcome = client.outcome(1).map_err(|error| format!("no outcome: {error}, after {written:?}"))?;
-    let seen = upstream.seen().split_off(mark);
-    match expect {
-        Expect::Forwarded(shape) => hold_shape(&outcome, &seen, shape),
-        _ if !seen.is_empty() => Err(format!("reached the upstream: {:?}", seen[0].head)),
-        Expect::Answered(status) if outcome == Outcome::Status(*status) => Ok(()),
-        Expect::Refused if !matches!(outcome, Outcome::Status(status) if status != 400) => Ok(()),
-        _ => Err(format!("ended in {outcome:?}")),
-    }
-}
-
-fn hold_shape(outcome: &Outcome, seen: &[Seen], shape: &Shape) -> Result<(), String> {
-    let [seen] = seen else {
-        return Err(format!("{outcome:?}, and {} requests reached the upstream", seen.len()));
-    };
-    let line = format!("{} {}", seen.method, seen.target);
-    if *outcome != Outcome::Status(200) || line != shape.line || seen.body != shape.body {
-        return Err(format!("{outcome:?}; it became {line}, {:?}", String::from_utf8_lossy(&seen.body)));
-    }
-    for (name, value) in &shape.has {
-        if seen.header(name) != Some(value) {
-            return Err(format!("{name} is {:?}, not {value:?}", seen.header(name)));
-        }
-    }
-    let trailing = |name: &str| seen.trailers.iter().any(|(found, _)| found == name);
-    match shape.lacks.iter().find(|name| seen.header(name).is_some() || trailing(name)) {
-        Some(name) => Err(format!("{name} was passed on: {:?} {:?}", seen.head, seen.trailers)),
-        None => Ok(()),
-    }
-}
-
-/// A whole request for `/x` of [`NAME`], with more fields behind.
-fn fields<'a>(more: &[Field<'a>]) -> Vec<Field<'a>> {
-    let whole: [Field<'a>; 4] =
-        [(b":method", b"GET"), (b":scheme", b"https"), (b":authority", NAME.as_bytes()), (b":path", b"/x")];
-    [&whole, more].concat()
-}
-
-/// The same, as a POST.
-fn post(more: &'static [Field<'static>]) -> Vec<Field<'static>> {
-    swap(":method", b"POST").into_iter().chain(more.iter().copied()).collect()
-}
-
-/// A whole request in which one pseudo-header has another value.
-fn swap(name: &str, value: &'static [u8]) -> Vec<Field<'static>> {
-    fields(&[])
-        .into_iter()
-        .map(|(found, old)| (found, if found == name.as_bytes() { value } else { old }))
-        .collect()
-}
-
-/// A whole request without one pseudo-header.
-fn less(name: &str) -> Vec<Field<'static>> {
-    fields(&[]).into_iter().filter(|(found, _)| *found != name.as_bytes()).collect()
-}
-
-fn case(name: &'static str, fields: Vec<Field<'static>>, expect: Expect) -> Case {
-    (name, Box::new(move |client| client.request(1, &fields, b"")), expect)
-}
-
-fn case_with_body(
-    name: &'static str,
-    fields: Vec<Field<'static>>,
-    body: &'static [u8],
-    expect: Expect,
-) -> Case {
-    (name, Box::new(move |client| client.request(1, &fields, body)), expect)
-}
-
-fn frames(
-    name: &'static str,
-    send: impl Fn(&mut H2) -> std::io::Result<()> + 'static,
-    expect: Expect,
-) -> Case {
-    (name, Box::new(send), expect)
-}
-
-fn forwarded(line: &'static str, has: &[(&'static str, &'static str)], lacks: &[&'static str]) -> Expect {
-    Expect::Forwarded(Shape { line, body: Vec::new(), has: has.to_vec(), lacks: lacks.to_vec() })
-}
-
-fn body(body: &[u8]) -> Expect {
-    Expect::Forwarded(Shape {
-        line: "POST /x",
-        body: body.to_vec(),
-        has: vec![("host", NAME)],
-        lacks: vec![],
-    })
-}
-
-fn cases() -> Vec<Case> {
+pub(super) fn cases() -> Vec<Case> {
     [
         pseudo_headers(),
         authorities(),
@@ -529,4 +316,56 @@ fn passing() -> Vec<Case> {
             forwarded("GET /x", &[("host", NAME)], &[]),
         ),
     ]
+}
+
+/// The same, as a POST.
+fn post(more: &'static [Field<'static>]) -> Vec<Field<'static>> {
+    swap(":method", b"POST").into_iter().chain(more.iter().copied()).collect()
+}
+
+/// A whole request in which one pseudo-header has another value.
+fn swap(name: &str, value: &'static [u8]) -> Vec<Field<'static>> {
+    fields(&[])
+        .into_iter()
+        .map(|(found, old)| (found, if found == name.as_bytes() { value } else { old }))
+        .collect()
+}
+
+/// A whole request without one pseudo-header.
+fn less(name: &str) -> Vec<Field<'static>> {
+    fields(&[]).into_iter().filter(|(found, _)| *found != name.as_bytes()).collect()
+}
+
+fn case(name: &'static str, fields: Vec<Field<'static>>, expect: Expect) -> Case {
+    (name, Box::new(move |client| client.request(1, &fields, b"")), expect)
+}
+
+fn case_with_body(
+    name: &'static str,
+    fields: Vec<Field<'static>>,
+    body: &'static [u8],
+    expect: Expect,
+) -> Case {
+    (name, Box::new(move |client| client.request(1, &fields, body)), expect)
+}
+
+fn frames(
+    name: &'static str,
+    send: impl Fn(&mut H2) -> std::io::Result<()> + 'static,
+    expect: Expect,
+) -> Case {
+    (name, Box::new(send), expect)
+}
+
+fn forwarded(line: &'static str, has: &[(&'static str, &'static str)], lacks: &[&'static str]) -> Expect {
+    Expect::Forwarded(Shape { line, body: Vec::new(), has: has.to_vec(), lacks: lacks.to_vec() })
+}
+
+fn body(body: &[u8]) -> Expect {
+    Expect::Forwarded(Shape {
+        line: "POST /x",
+        body: body.to_vec(),
+        has: vec![("host", NAME)],
+        lacks: vec![],
+    })
 }
