@@ -4,6 +4,42 @@
 //! Imports flow one way, and a test holds it:
 //! `cli → runtime → {admin, http} → snapshot → route → upstream → {tls, limit, net} → wire → config::model →
 //! {name, addr, fault}`. `observe` is a leaf that all may use. `config::raw` is seen by `config` alone.
+//!
+//! | room | what is in it |
+//! |---|---|
+//! | [`cli`] | the commands: arguments, what they print, exit codes |
+//! | [`runtime`] | start, worker threads, reload, drain, signals |
+//! | [`admin`] | the socket that the commands speak to |
+//! | [`http`] | a connection, an exchange, and the pipeline that every request goes through |
+//! | [`snapshot`] | the running configuration, frozen, behind one pointer |
+//! | [`route`] | from a host and a path to a site and a route |
+//! | [`upstream`] | targets, pools, dialing, and one request's call |
+//! | [`tls`] | policy, handshakes, certificates, tickets |
+//! | [`limit`], [`net`] | counted connections; listening, accepting, the PROXY protocol |
+//! | [`wire`] | HTTP/1.1's heads, framing and chunks, as both sides of the edge speak it |
+//! | [`config`] | what was typed, what is wrong with it, and what is true |
+//! | [`name`], [`addr`], [`fault`] | hosts, addresses and their permits, every bad end |
+//! | [`observe`] | the log and the access lines |
+//!
+//! # A request's way
+//! [`net::accept`] takes a socket from the worker's own listener, and [`http::Worker::serve`] brings it through the
+//! row's gate ([`addr::Gate::admit`]) before a byte is read, through a PROXY header where the row wants one, and
+//! through the handshake ([`tls::accept`]), where the server name chooses the site before a certificate is shown. ALPN picks
+//! `http::h1` or `http::h2`; both make the same request of what they read, and hand it to `http::pipeline`, which reads
+//! from top to bottom: host, server name, route, gates, size, answer. `http::forward` writes the head anew and gives it,
+//! with the route's permit, to [`upstream::Upstream::call`]. The answer's body is pulled from the upstream as the client
+//! takes it, in the client's own task. Every [`fault::Fault`] becomes a page in `http::respond`; dropping the exchange writes
+//! the one access line.
+//!
+//! # A certificate's way
+//! [`tls::SiteTls::load`] reads and checks files, or has [`tls::Authority`] issue a leaf; a handshake takes what is there.
+//! The control thread looks at the files every two seconds ([`tls::SiteTls::refresh`]), and swaps in what passes the
+//! same checks; what does not is told in the log, and the old one stays.
+//!
+//! # A reload's way
+//! [`config::load`] gives all that is true or all that is wrong; [`snapshot::Snapshot::build`] loads the certificates and
+//! keeps the upstreams that did not change; rows that are new are bound; then one pointer is swapped, and what is gone is
+//! drained. Whatever fails on the way drops the prepared half, and the running one never noticed.
 
 pub mod addr;
 pub mod admin;
