@@ -1,6 +1,6 @@
 # Two commands on a fresh machine: `make demo` and `make test`. Both need Rust, Python 3, a C compiler and apt.
 
-.PHONY: demo demo-check test test-containers lint docs clean
+.PHONY: demo demo-check test test-containers bench lint docs clean
 
 demo:            ## a real Django behind the edge, until Ctrl-C
 	@scripts/demo
@@ -13,6 +13,9 @@ test:            ## everything that needs no container engine
 
 test-containers: ## what needs a Docker engine
 	@scripts/test-containers
+
+bench:           ## beside current nginx: processor time a request, memory, latency (ROUNDS=5 PEERS=nginx|all)
+	@scripts/bench
 
 lint:            ## format and clippy, as CI holds them
 	@cargo fmt --check

@@ -60,7 +60,7 @@ def main():
     with ExitStack() as running:
         backend = Backend()
         running.callback(backend.program.stop)
-        peers = [start(name, backend, asked.edge, running) for name in names(asked)]
+        peers = [start(name, backend, asked.edge, running) for name in peers_of(asked)]
         memory = {peer.name: measure_memory(peer) for peer in peers}
         rows = [row for row in ROWS if not asked.rows or any(part in row.name for part in asked.rows)]
         runs = [measure(row, peer, turn) for turn in range(asked.rounds) for row in rows for peer in peers]
@@ -80,7 +80,7 @@ def arguments():
     return asked
 
 
-def names(asked):
+def peers_of(asked):
     there = present()
     wanted = there if asked.peers == "all" else [name for name in asked.peers.split(",") if name]
     for name in wanted:
