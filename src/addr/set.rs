@@ -11,12 +11,15 @@ use super::ClientAddr;
 /// for the longest matching prefix would say too, as no network here can exclude.
 ///
 /// A look-up takes as many steps for ten networks as for a million spread ones. A million separate IPv4 networks
-/// take 10 MB, as many IPv6 ones 34 MB.
+/// take 10 MB, as many IPv6 ones 18 MB up to /64 and 34 MB beyond.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct CidrSet {
     rows: usize,
     v4: Edges<u32>,
-    v6: Edges<u128>,
+    /// IPv6 networks up to /64, as their upper halves: half the memory, half the cache lines.
+    v6: Edges<u64>,
+    /// Longer ones.
+    v6_hosts: Edges<u128>,
 }
 
 impl CidrSet {
@@ -34,7 +37,7 @@ impl CidrSet {
     pub fn contains(&self, client: ClientAddr) -> bool {
         match client.ip() {
             IpAddr::V4(ip) => self.v4.contains(ip.to_bits()),
-            IpAddr::V6(ip) => self.v6.contains(ip.to_bits()),
+            IpAddr::V6(ip) => self.v6.contains(upper(ip)) || self.v6_hosts.contains(ip.to_bits()),
         }
     }
 
@@ -51,22 +54,25 @@ impl CidrSet {
 
     /// Whether every global unicast IPv6 address (`2000::/3`, RFC 4291 section 2.4) belongs to it.
     pub fn covers_ipv6(&self) -> bool {
-        let first = Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0).to_bits();
-        self.v6.covers(first, first | (u128::MAX >> 3))
+        let first = upper(Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0));
+        self.v6.covers(first, first | (u64::MAX >> 3))
     }
 }
 
 impl FromIterator<IpNet> for CidrSet {
     fn from_iter<I: IntoIterator<Item = IpNet>>(nets: I) -> Self {
-        let (mut rows, mut v4, mut v6) = (0, Vec::new(), Vec::new());
+        let (mut rows, mut v4, mut v6, mut v6_hosts) = (0, Vec::new(), Vec::new(), Vec::new());
         for net in nets {
             rows += 1;
             match fold(net) {
                 IpNet::V4(net) => v4.push((net.network().to_bits(), net.broadcast().to_bits())),
-                IpNet::V6(net) => v6.push((net.network().to_bits(), net.broadcast().to_bits())),
+                IpNet::V6(net) if net.prefix_len() <= 64 => {
+                    v6.push((upper(net.network()), upper(net.broadcast())));
+                }
+                IpNet::V6(net) => v6_hosts.push((net.network().to_bits(), net.broadcast().to_bits())),
             }
         }
-        Self { rows, v4: Edges::new(v4), v6: Edges::new(v6) }
+        Self { rows, v4: Edges::new(v4), v6: Edges::new(v6), v6_hosts: Edges::new(v6_hosts) }
     }
 }
 
@@ -86,6 +92,12 @@ pub(super) fn fold(net: IpNet) -> IpNet {
 fn folded(net: Ipv6Net) -> Option<Ipv4Net> {
     let prefix = net.prefix_len().checked_sub(96)?;
     Ipv4Net::new(net.addr().to_ipv4_mapped()?, prefix).ok()
+}
+
+/// The network half of an IPv6 address.
+fn upper(ip: Ipv6Addr) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = ip.octets();
+    u64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
 /// An unsigned integer that an address is.
@@ -118,7 +130,7 @@ macro_rules! bits {
         }
     )*};
 }
-bits!(u32, u128);
+bits!(u32, u64, u128);
 
 /// Disjoint ranges as the sorted points where membership changes: an address is inside when an odd number of
 /// edges are at or below it. The first edge opens a range; a range that reaches the last address has no closing
@@ -164,6 +176,9 @@ impl<T: Bits> Edges<T> {
     /// falls into the last bucket and finds all.
     #[inline]
     fn edges_at_or_below(&self, address: T) -> usize {
+        if self.points.is_empty() {
+            return 0;
+        }
         let last = self.starts.len().saturating_sub(2);
         let bucket = address.saturating_sub(self.first).bucket(self.shift).min(last);
         let Some(&[from, to]) = self.starts.get(bucket..).and_then(|rest| rest.first_chunk()) else {
