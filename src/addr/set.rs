@@ -96,8 +96,8 @@ fn folded(net: Ipv6Net) -> Option<Ipv4Net> {
 
 /// The network half of an IPv6 address.
 fn upper(ip: Ipv6Addr) -> u64 {
-    let [a, b, c, d, e, f, g, h, ..] = ip.octets();
-    u64::from_be_bytes([a, b, c, d, e, f, g, h])
+    // The other half of the bits is shifted out: what is left fits.
+    u64::try_from(ip.to_bits() >> 64).unwrap_or(u64::MAX)
 }
 
 /// An unsigned integer that an address is.
