@@ -222,7 +222,7 @@ fn other_names_inside_tls_get_421_and_own_ones_are_the_same_site() {
             assert_eq!(answer.status, status, "{host}");
         }
         let answer =
-            door.connect("www.localhost").ask("GET /a?b HTTP/1.1\r\nHost: www.localhost\r\n\r\n").unwrap();
+            door.connect("www.localhost").ask(format!("GET /a?b HTTP/1.1\r\nHost: www.localhost:{port}\r\n\r\n")).unwrap();
         assert_eq!(answer.status, 308);
         assert_eq!(answer.header("location"), Some(format!("https://{NAME}:{port}/a?b").as_str()));
     }
