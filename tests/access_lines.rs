@@ -31,7 +31,7 @@ fn a_line_says_what_a_request_met() {
         ("response_bytes", json!(answer.body.len())),
         ("upstream", json!(upstream.address().to_string())),
         ("tls", json!("TLSv1.3")),
-        ("request_id", json!(answer.header("x-request-id").unwrap())),
+        ("request_id", json!(upstream.seen()[0].header("x-request-id").unwrap())),
         ("row", json!(HTTPS)),
         ("site", json!(NAME)),
         ("referer", json!("https://r/")),

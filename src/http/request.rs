@@ -213,7 +213,7 @@ fn authority_of_h1(head: &Head, line: &RequestLine, target: &Target) -> Result<O
     }
 }
 
-fn expects_continue(head: &Head, version: Version) -> Result<bool, Fault> {
+pub(super) fn expects_continue(head: &Head, version: Version) -> Result<bool, Fault> {
     match head.single(Known::Expect).map_err(|_| Fault::ExpectationFailed)? {
         None => Ok(false),
         Some(value) if value.eq_ignore_ascii_case(b"100-continue") => Ok(version == Version::Http11),

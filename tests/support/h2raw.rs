@@ -1,5 +1,6 @@
 //! HTTP/2 frames written by hand, so that they can be wrong (RFC 9113, RFC 7541).
 
+use std::collections::HashMap;
 use std::io::{self, Read, Write};
 
 use super::client::{self, NAME, Tls};
@@ -93,30 +94,55 @@ impl H2 {
 
     /// Reads until this stream has ended in one way or another.
     pub(crate) fn outcome(&mut self, stream: u32) -> io::Result<Outcome> {
-        let mut status = None;
-        loop {
+        Ok(self.outcomes(&[stream])?.remove(0))
+    }
+
+    /// Reads until each of these streams has ended in one way or another.
+    pub(crate) fn outcomes(&mut self, streams: &[u32]) -> io::Result<Vec<Outcome>> {
+        let mut begun = HashMap::new();
+        let mut ended = HashMap::new();
+        while !streams.iter().all(|stream| ended.contains_key(stream)) {
             let frame = match self.read() {
-                Ok(frame) => frame,
-                Err(error) if client::ended(&error) => return Ok(Outcome::Gone(None)),
-                Err(error) => return Err(error),
+                Ok(frame) if frame.kind == GOAWAY => Err(number(&frame.payload, 4)),
+                Err(error) if client::ended(&error) => Err(None),
+                frame => Ok(frame?),
             };
-            match frame.kind {
-                GOAWAY => return Ok(Outcome::Gone(number(&frame.payload, 4))),
-                RST_STREAM if frame.stream == stream => {
-                    // RFC 9113 section 8.1: NO_ERROR after a whole response only stops the request's body.
-                    let code = number(&frame.payload, 0).unwrap_or_default();
-                    return Ok(status.map_or(Outcome::Reset(code), Outcome::Status));
+            match frame {
+                Ok(frame) => note(&frame, &mut begun, &mut ended)?,
+                Err(code) => {
+                    return Ok(streams
+                        .iter()
+                        .map(|s| ended.remove(s).unwrap_or(Outcome::Gone(code)))
+                        .collect());
                 }
-                HEADERS if frame.stream == stream => status = status.or(status_of(&frame.payload)),
-                _ => {}
-            }
-            if frame.stream == stream && frame.flags & END_STREAM != 0 && matches!(frame.kind, DATA | HEADERS)
-            {
-                let status = status.ok_or_else(|| io::Error::other("a response without a status"))?;
-                return Ok(Outcome::Status(status));
             }
         }
+        Ok(streams.iter().filter_map(|stream| ended.remove(stream)).collect())
     }
+}
+
+/// What a frame means for its stream.
+fn note(frame: &Frame, begun: &mut HashMap<u32, u16>, ended: &mut HashMap<u32, Outcome>) -> io::Result<()> {
+    let status = begun.get(&frame.stream).copied();
+    match frame.kind {
+        HEADERS => {
+            let status = status.or(status_of(&frame.payload));
+            begun
+                .insert(frame.stream, status.ok_or_else(|| io::Error::other("a response without a status"))?);
+        }
+        RST_STREAM => {
+            // RFC 9113 section 8.1: NO_ERROR after a whole response only stops the request's body.
+            let code = number(&frame.payload, 0).unwrap_or_default();
+            ended.entry(frame.stream).or_insert(Outcome::Reset(code));
+        }
+        DATA => {}
+        _ => return Ok(()),
+    }
+    if frame.flags & END_STREAM != 0 && frame.kind != RST_STREAM {
+        let status = begun.get(&frame.stream).ok_or_else(|| io::Error::other("data without a response"))?;
+        ended.entry(frame.stream).or_insert(Outcome::Status(*status));
+    }
+    Ok(())
 }
 
 /// A header block of literals without indexing and without Huffman coding: every octet as it is given.

@@ -5,10 +5,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use crate::fault::Fault;
 use crate::http::forward::is_hop;
-use crate::http::request::{Authority, Protocol, Request, Scheme};
+use crate::http::request::{Authority, Protocol, Request, Scheme, expects_continue};
 use crate::upstream::Answer;
 use crate::wire::Known;
-use crate::wire::head::{MAX_LINES, MAX_TARGET};
+use crate::wire::head::{MAX_LINES, MAX_TARGET, Version};
 use crate::wire::octets::is_target;
 use crate::wire::{Framing, Head, framing};
 
@@ -29,6 +29,7 @@ pub(super) fn read(parts: &Parts, bodiless: bool) -> Result<Request, Fault> {
     let target = head.add(text.as_bytes());
     let authority = authority(parts, &mut head)?;
     let framing = framing_of(&head, bodiless)?;
+    expects_continue(&head, Version::Http11)?;
     let protocol = parts.extensions.get::<h2::ext::Protocol>();
     Ok(Request {
         method: parts.method.clone(),
@@ -118,7 +119,8 @@ fn scheme(parts: &Parts) -> Result<Option<Scheme>, Fault> {
 fn framing_of(head: &Head, bodiless: bool) -> Result<Framing, Fault> {
     match framing::content_length(head).map_err(Fault::BadRequest)? {
         _ if bodiless => Ok(Framing::None),
+        // A length of 0 on a stream that is still open is no end yet: data that breaks it may follow.
+        None | Some(0) => Ok(Framing::Chunked),
         Some(length) => Ok(Framing::Length(length)),
-        None => Ok(Framing::Chunked),
     }
 }
