@@ -29,6 +29,7 @@ class Failed(Exception):
 
 def main():
     edge, check = sys.argv[1], "--check" in sys.argv
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell had it ignored
     for name in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(name, lambda *_: sys.exit(0))
     try:
@@ -57,7 +58,9 @@ def run(edge, check, parts):
     print(what_to_try(https, http), flush=True)
     subprocess.call([edge, "check", "--config", config])
     print("\nRequests, as they come (Ctrl-C ends everything):\n", flush=True)
-    raise Failed(f"the edge left with {serving.wait()}; its log is {DEMO}/vestibule.log")
+    if code := serving.wait():
+        raise Failed(f"the edge left with {code}; its log is {DEMO}/vestibule.log")
+    return 0
 
 
 def start_django(unix_socket, parts):
@@ -69,7 +72,8 @@ def start_django(unix_socket, parts):
     site = {"cwd": ROOT / "tests" / "django", "env": env}
     gunicorn = [VENV / "gunicorn", "front.wsgi", "--bind", f"unix:{unix_socket}", "--workers", "4"]
     start("gunicorn", [*gunicorn, "--max-requests", "1000"], r"Booting worker", parts, **site)
-    uvicorn = [VENV / "uvicorn", "front.asgi:application", "--host", "127.0.0.1", "--port", "0", "--lifespan", "off"]
+    uvicorn = [VENV / "uvicorn", "front.asgi:application", "--host", "127.0.0.1", "--port", "0"]
+    uvicorn += ["--lifespan", "off", "--no-access-log"]
     _, running = start("uvicorn", uvicorn, r"running on http://127\.0\.0\.1:(\d+)", parts, **site)
     return int(running.group(1))
 
