@@ -1,8 +1,9 @@
 //! An accepted socket on its way to HTTP: the port's gate, the PROXY header, the handshake.
 
+use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -11,8 +12,9 @@ use super::link::{Link, TlsFacts};
 use super::worker::{Seat, Worker};
 use super::{h1, h2};
 use crate::addr::ClientAddr;
-use crate::config::model::{Bind, Row, RowId, Serve};
+use crate::config::model::{Bind, Row, Serve};
 use crate::limit::connections::{Ceilings, Guard};
+use crate::name::Hostname;
 use crate::net::proxy_protocol;
 use crate::snapshot::Snapshot;
 use crate::tls::{self, Alpn, Handshaken};
@@ -26,24 +28,40 @@ pub(super) async fn serve(
     local: SocketAddr,
     bind: Bind,
 ) {
-    let snapshot = worker.live.load();
-    let Some((row, rule)) = snapshot.row(bind) else { return };
-    let peer = ClientAddr::new(peer.ip());
-    let Some((tcp, client)) = client_of(tcp, peer, rule, &snapshot).await else { return };
-    if rule.gate.admit(client).is_err() {
-        tracing::debug!(%client, row = %bind, "refused: the row does not allow the address");
+    let Some(Entered { tcp, client, _place, serve }) = enter(&worker, tcp, peer, bind).await else {
         return;
-    }
-    let Some(_guard) = take_place(&worker, &snapshot, rule, client) else { return };
+    };
     let seat = worker.take_seat();
-    match rule.serve {
+    match serve {
         Serve::Http => {
             if let Ok(link) = Link::new(worker, seat, (bind, local), client, None) {
-                h1::serve(link, tcp).await;
+                Box::pin(h1::serve(link, tcp)).await;
             }
         }
-        Serve::Https => https(worker, seat, tcp, client, (bind, local), (row, &snapshot)).await,
+        Serve::Https => https(worker, seat, tcp, client, (bind, local)).await,
     }
+}
+
+/// A socket that may come in.
+struct Entered {
+    tcp: TcpStream,
+    client: ClientAddr,
+    serve: Serve,
+    _place: Guard,
+}
+
+/// Asks the row's gate and its limits. Keeps nothing of the snapshot: a connection may live longer than many of them.
+async fn enter(worker: &Worker, tcp: TcpStream, peer: SocketAddr, bind: Bind) -> Option<Entered> {
+    let snapshot = worker.live.load();
+    let (_, rule) = snapshot.row(bind)?;
+    let peer = ClientAddr::new(peer.ip());
+    let (tcp, client) = client_of(tcp, peer, rule, &snapshot).await?;
+    if rule.gate.admit(client).is_err() {
+        tracing::debug!(%client, row = %bind, "refused: the row does not allow the address");
+        return None;
+    }
+    let place = take_place(worker, &snapshot, rule, client)?;
+    Some(Entered { tcp, client, _place: place, serve: rule.serve })
 }
 
 /// The client of a connection: the peer, or on a row that requires it the one that a PROXY header names, which only the
@@ -59,7 +77,8 @@ async fn client_of(
         tracing::debug!(%peer, "refused: only the row's proxies may connect");
         return None;
     }
-    let header = timeout(snapshot.config.limits.handshake_timeout, proxy_protocol::read(&mut tcp)).await;
+    let deadline = snapshot.config.limits.handshake_timeout;
+    let header = Box::pin(timeout(deadline, proxy_protocol::read(&mut tcp))).await;
     match header {
         Ok(Ok(header)) => Some((tcp, header.source.map_or(peer, |source| ClientAddr::new(source.ip())))),
         Ok(Err(error)) => {
@@ -91,31 +110,44 @@ fn take_place(worker: &Worker, snapshot: &Snapshot, rule: &Row, client: ClientAd
     }
 }
 
-async fn https(
-    worker: Rc<Worker>,
-    seat: Seat,
-    tcp: TcpStream,
-    client: ClientAddr,
-    at: (Bind, SocketAddr),
-    (row, snapshot): (RowId, &Arc<Snapshot>),
-) {
-    let choose = |name: &crate::name::Hostname| {
-        snapshot.table.site(row, name.as_str()).and_then(|site| snapshot.tls(site)).map(|tls| tls.config())
-    };
-    let deadline = snapshot.config.limits.handshake_timeout;
-    let shaken =
-        timeout(deadline, tls::accept(tcp, choose)).await.unwrap_or_else(|_| Err(tls::Refusal::timeout()));
-    let Handshaken { stream, name, protocol, version, suite, resumed, .. } = match shaken {
-        Ok(shaken) => shaken,
+/// The handshake, and then HTTP. Each phase is boxed, so that a connection holds the state of the phase that it is in, and
+/// not of the largest.
+async fn https(worker: Rc<Worker>, seat: Seat, tcp: TcpStream, client: ClientAddr, at: (Bind, SocketAddr)) {
+    let snapshot = worker.live.load();
+    let shaking = Box::pin(async move {
+        let choose = |name: &Hostname| {
+            let (row, _) = snapshot.row(at.0)?;
+            let site = snapshot.table.site(row, name.as_str())?;
+            snapshot.tls(site).map(|tls| tls.config())
+        };
+        let deadline = snapshot.config.limits.handshake_timeout;
+        timeout(deadline, tls::accept(tcp, choose)).await.unwrap_or_else(|_| Err(tls::Refusal::timeout()))
+    });
+    match shaking.await {
+        Ok(shaken) => {
+            if let Some(serving) = http(worker, seat, client, at, shaken) {
+                serving.await;
+            }
+        }
         Err(refusal) => {
             tracing::debug!(%client, reason = refusal.reason.token(), name = ?refusal.name, "handshake refused");
-            return;
         }
-    };
-    let facts = TlsFacts { name, version, suite, resumed };
-    let Ok(link) = Link::new(worker, seat, at, client, Some(facts)) else { return };
-    match protocol {
-        Alpn::H2 => h2::serve(link, stream).await,
-        Alpn::Http11 => h1::serve(link, stream).await,
     }
+}
+
+/// What ALPN chose; None where a reload has closed the row meanwhile.
+fn http(
+    worker: Rc<Worker>,
+    seat: Seat,
+    client: ClientAddr,
+    at: (Bind, SocketAddr),
+    shaken: Handshaken<TcpStream>,
+) -> Option<Pin<Box<dyn Future<Output = ()>>>> {
+    let Handshaken { stream, name, protocol, version, suite, resumed, .. } = shaken;
+    let facts = TlsFacts { name, version, suite, resumed };
+    let link = Link::new(worker, seat, at, client, Some(facts)).ok()?;
+    Some(match protocol {
+        Alpn::H2 => Box::pin(h2::serve(link, stream)),
+        Alpn::Http11 => Box::pin(h1::serve(link, stream)),
+    })
 }

@@ -115,7 +115,10 @@ impl Upstream {
                 return Ok(conn);
             }
             let start = Instant::now();
-            let dialed = pools.dialer().dial(permit, target, key, self.proxy.connect_timeout, trace).await;
+            // Boxed: dialing is rare, and its state is larger than all the rest of a request's.
+            let dialing =
+                Box::pin(pools.dialer().dial(permit, target, key, self.proxy.connect_timeout, trace));
+            let dialed = dialing.await;
             trace.connect = Some(start.elapsed());
             match dialed {
                 Ok(conn) => return Ok(conn),

@@ -44,14 +44,15 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(link: Rc<
         let limits = standing.snapshot.config.limits;
         drop(standing);
         let next = match poll_fn(|cx| poll_head(&wire, &link, &limits, first, cx)).await {
-            Next::Request(read) => exchange(&link, &wire, &limits, read).await,
+            // Boxed: between two requests nothing of one is held.
+            Next::Request(read) => Box::pin(exchange(&link, &wire, &limits, read)).await,
             Next::End => return farewell(&wire, Duration::ZERO).await,
         };
         match next {
             After::Keep => first = false,
             After::Close => return farewell(&wire, LINGER).await,
             After::Abort => return,
-            After::Tunnel(io, behind) => return tunnel_through(wire, *io, behind).await,
+            After::Tunnel(io, behind) => return Box::pin(tunnel_through(wire, *io, behind)).await,
         }
     }
 }
