@@ -13,6 +13,7 @@ mod access_lines;
 mod architecture;
 mod chaos;
 mod client_address;
+mod commands;
 mod config;
 mod django;
 mod outsider;

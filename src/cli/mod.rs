@@ -124,6 +124,9 @@ struct UpArguments {
     /// Listen on every address of the machine
     #[arg(long)]
     public: bool,
+    /// The socket for `vestibule status` and `reload` [default: up-PID.sock, where an edge's own would be]
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
 }
 
 /// Why a command failed, ready for standard error.

@@ -15,7 +15,7 @@ const NAME: &str = "(the arguments of vestibule up)";
 
 pub(super) fn run(arguments: &UpArguments) -> Result<(), Failure> {
     let names = arguments.domains.iter().map(|typed| name(typed)).collect::<Result<Vec<_>, _>>()?;
-    let (store, socket) = (files::up_store(), socket());
+    let (store, socket) = (files::up_store(), arguments.socket.clone().unwrap_or_else(own_socket));
     let text = configuration(arguments, &names, &store, &socket, has_ipv6());
     serve::run_origin(Origin::Text(text, NAME), |ready| {
         // Standard output may have gone; the edge serves all the same.
@@ -29,8 +29,8 @@ fn name(typed: &str) -> Result<HostPattern, Failure> {
     })
 }
 
-/// A socket of its own, so that several may run: `status` and `reload` find it by `--socket`.
-fn socket() -> PathBuf {
+/// A socket of its own, so that several may run.
+fn own_socket() -> PathBuf {
     Admin::default_socket().with_file_name(format!("up-{}.sock", std::process::id()))
 }
 
@@ -114,6 +114,7 @@ mod tests {
             http: Some(8080),
             https: Some(8443),
             public,
+            socket: None,
         }
     }
 

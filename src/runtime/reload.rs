@@ -26,7 +26,7 @@ impl Edge {
     /// Reads the configuration again and takes it over, or says why not, in the log too.
     pub(super) async fn reload(&mut self) -> Reloaded {
         match self.prepare().await {
-            Ok(next) => self.take_over(next),
+            Ok(next) => self.take_over(next).await,
             Err(problems) => {
                 tracing::error!(problems, "reload refused: the running configuration stays");
                 let generation = self.live.load().generation;
@@ -65,14 +65,14 @@ impl Edge {
     }
 
     /// Nothing in here can fail.
-    fn take_over(&mut self, next: Next) -> Reloaded {
+    async fn take_over(&mut self, next: Next) -> Reloaded {
         let Next { snapshot, rows, access, difference, warnings, source } = next;
         let (config, generation) = (Arc::clone(&snapshot.config), snapshot.generation);
         let known: Vec<_> = self.live.swap(snapshot).config.rows.iter().map(|row| row.bind).collect();
         let Self { listeners, workers, .. } = self;
         listeners.commit(rows, |bind, bound| workers.listen(bind, bound));
         listeners.retain(&config.rows, |bind| workers.close(bind));
-        workers.look();
+        workers.look().await;
         if let Some(access) = access {
             self.access.switch(access);
             self.level.set(config.log.level);

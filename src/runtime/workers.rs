@@ -7,6 +7,7 @@ use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -19,6 +20,9 @@ use crate::net::accept::{Accepted, Acceptor};
 use crate::net::listen::Bound;
 use crate::observe::access::Access;
 use crate::snapshot::Live;
+
+/// How long a worker that is busy may take to obey before nobody waits for it any longer.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The worker threads.
 #[derive(Debug)]
@@ -40,8 +44,8 @@ enum Order {
     Listen(Bind, Vec<TcpListener>),
     /// Accept no more on a row.
     Close(Bind),
-    /// Look at the configuration again, idle connections too.
-    Look,
+    /// Look at the configuration again, idle connections too; drop this once all orders before it are done.
+    Look(mpsc::Sender<()>),
     /// Accept nothing more, finish what is open, end.
     Drain,
 }
@@ -89,9 +93,13 @@ impl Workers {
         self.all(|| Order::Close(bind));
     }
 
-    /// Lets idle connections look at a configuration that was just swapped in.
-    pub(super) fn look(&self) {
-        self.all(|| Order::Look);
+    /// Lets idle connections look at a configuration that was just swapped in. Returns once every worker has done
+    /// all that it was ordered, or is too busy to say so.
+    pub(super) async fn look(&self) {
+        let (doing, mut done) = mpsc::channel(1);
+        self.all(|| Order::Look(doing.clone()));
+        drop(doing);
+        let _ = tokio::time::timeout(PATIENCE, done.recv()).await;
     }
 
     /// Accepts nothing more; requests in flight finish, then the threads end: see [`Workers::ended`].
@@ -177,14 +185,12 @@ impl Hall {
                     let doors = sockets.into_iter().filter_map(|socket| Door::open(self, bind, socket));
                     rows.entry(bind).or_default().extend(doors);
                 }
-                Order::Close(bind) => drop(rows.remove(&bind)),
-                Order::Look => self.worker.wake_all(),
+                Order::Close(bind) => shut(rows.remove(&bind).unwrap_or_default()).await,
+                Order::Look(_done) => self.worker.wake_all(),
                 Order::Drain => break,
             }
         }
-        for door in rows.into_values().flatten() {
-            door.shut().await;
-        }
+        shut(rows.into_values().flatten()).await;
     }
 
     /// Serves a connection in a task of its own: a panic in it ends it alone.
@@ -224,7 +230,7 @@ impl Drop for Seat {
 
 /// A listening socket and the task that accepts on it, until this is dropped.
 struct Door {
-    stop: oneshot::Sender<()>,
+    _stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
 
@@ -235,12 +241,16 @@ impl Door {
             .ok()?;
         let (stop, stopped) = oneshot::channel();
         let task = spawn_local(welcome(Rc::clone(hall), bind, acceptor, stopped));
-        Some(Self { stop, task })
+        Some(Self { _stop: stop, task })
     }
+}
 
-    async fn shut(self) {
-        drop(self.stop);
-        let _ = self.task.await;
+/// Returns once the sockets are closed.
+async fn shut(doors: impl IntoIterator<Item = Door>) {
+    // All are told before any is waited for.
+    let tasks: Vec<_> = doors.into_iter().map(|door| door.task).collect();
+    for task in tasks {
+        let _ = task.await;
     }
 }
 

@@ -95,7 +95,8 @@ fn poll_head<S: AsyncRead + AsyncWrite + Unpin>(
             Err(fault) => return Poll::Ready(Next::Request(Err(fault))),
         }
         let idle = wire.buffer.is_empty();
-        if idle && !first && (link.worker.is_draining() || link.standing().is_err()) {
+        let leaves = || link.standing().is_err() || (!first && link.worker.is_draining());
+        if idle && leaves() {
             return Poll::Ready(Next::End);
         }
         let before = wire.buffer.len();
