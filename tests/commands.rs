@@ -6,11 +6,13 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Instant;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid};
 use serde_json::Value;
 
+use crate::support::PATIENCE;
 use crate::support::client::{self, NAME, Wire};
 use crate::support::edge::{Edge, HTTP, HTTPS, ROWS, run};
 use crate::support::lines::{Lines, text};
@@ -275,6 +277,37 @@ fn root_is_given_up() {
     let (code, _, stderr) = run(&["reload", "--socket", socket.to_str().unwrap()]);
     assert_eq!(code, Some(0), "{stderr}");
     edge.leave();
+}
+
+#[test]
+fn usr1_opens_the_access_log_again_and_usr2_is_no_harm() {
+    let edge = Edge::start(&(site("127.0.0.1:9") + "[log]\naccess = \"./access.log\"\n"));
+    let log = edge.folder().join("access.log");
+    let moved = edge.folder().join("access.log.1");
+    fs::rename(&log, &moved).unwrap();
+    edge.signal(Signal::SIGUSR2);
+    edge.log().wait("a word on USR2", |line| line.contains("USR2").then_some(()));
+    edge.signal(Signal::SIGUSR1);
+    edge.log().wait("the reopening", |line| line.contains("opened again").then_some(()));
+    assert_eq!(client::connect(&edge).get("/after").unwrap().status, 502);
+    let deadline = Instant::now() + PATIENCE;
+    while !fs::read_to_string(&log).is_ok_and(|lines| lines.contains("/after")) {
+        assert!(Instant::now() < deadline, "no line in the new file");
+        std::thread::yield_now();
+    }
+    assert!(!fs::read_to_string(&moved).unwrap().contains("/after"));
+}
+
+#[test]
+fn a_second_term_leaves_at_once() {
+    let mut edge = Edge::start(&site("127.0.0.1:9"));
+    let _waits = client::connect(&edge);
+    edge.signal(Signal::SIGTERM);
+    edge.log().wait("the drain", |line| line.contains("leaving").then_some(()));
+    edge.signal(Signal::SIGTERM);
+    assert!(edge.wait().success());
+    edge.log().wait("what was cut", |line| line.contains("told again to leave").then_some(()));
+    assert!(!edge.folder().join("admin.sock").exists());
 }
 
 /// A command that runs until it is told to leave.

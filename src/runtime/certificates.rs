@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use time::format_description::well_known::Rfc3339;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::config::model::Site;
@@ -37,7 +38,8 @@ fn tell(site: &Site, tls: &SiteTls) {
     match tls.refresh() {
         Refresh::Unchanged => {}
         Refresh::Reloaded => {
-            tracing::info!(site = name, not_after = %tls.not_after(), "a new certificate is in use");
+            let not_after = tls.not_after().format(&Rfc3339).unwrap_or_default();
+            tracing::info!(site = name, not_after, "a new certificate is in use");
             tls.warnings().iter().for_each(warn);
         }
         Refresh::Kept(problems) => {

@@ -148,7 +148,7 @@ impl Edge {
         let (asking, asks) = mpsc::channel(8);
         tokio::spawn(async move { server.run(asking).await });
         tokio::spawn(certificates::watch(live.clone()));
-        let started = OffsetDateTime::now_utc();
+        let started = OffsetDateTime::now_utc().truncate_to_second();
         Ok((Self { origin, live, shared, listeners, workers, access, level, started }, signals, asks))
     }
 
