@@ -7,7 +7,6 @@
     clippy::print_stderr,
     reason = "a test ends by panicking"
 )]
-#![allow(dead_code, reason = "temporary: modules arrive one by one")]
 
 mod access_lines;
 mod architecture;

@@ -108,11 +108,6 @@ impl<S: Read + Write> Wire<S> {
         Self { stream, buffer: Vec::new() }
     }
 
-    /// The stream below.
-    pub(crate) fn stream(&mut self) -> &mut S {
-        &mut self.stream
-    }
-
     /// Sends bytes as they are.
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         self.stream.write_all(bytes.as_ref())?;

@@ -234,4 +234,5 @@ fn write_config(folder: &Path, config: &str) {
     fs::write(folder.join("vestibule.toml"), whole).unwrap();
 }
 
-const BINARY: &str = env!("CARGO_BIN_EXE_vestibule");
+/// The program under test.
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_vestibule");

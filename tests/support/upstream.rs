@@ -13,8 +13,6 @@ use super::client::find;
 /// One request, whole, as it reached the upstream.
 #[derive(Debug, Clone)]
 pub(crate) struct Seen {
-    /// Which connection it came on, counted from 0.
-    pub(crate) connection: usize,
     /// The head's octets.
     pub(crate) head: String,
     pub(crate) method: String,
@@ -203,7 +201,7 @@ impl Connection {
     /// The next request's head alone.
     pub(crate) fn head(&mut self) -> Option<Seen> {
         let head = self.until(b"\r\n\r\n")?;
-        let (seen, doubts) = parse(self.number, &head);
+        let (seen, doubts) = parse(&head);
         for doubt in doubts {
             let text = String::from_utf8_lossy(&head).into_owned();
             self.note(|record| record.ambiguous.push(format!("{doubt}: {text:?}")));
@@ -293,7 +291,7 @@ impl Drop for Connection {
 }
 
 /// Reads a head, and lists all that two readers could take in two ways.
-fn parse(connection: usize, head: &[u8]) -> (Seen, Vec<&'static str>) {
+fn parse(head: &[u8]) -> (Seen, Vec<&'static str>) {
     let mut doubts = line_doubts(head);
     let text = String::from_utf8_lossy(head).into_owned();
     let mut lines = text.trim_end_matches("\r\n").split("\r\n");
@@ -307,8 +305,7 @@ fn parse(connection: usize, head: &[u8]) -> (Seen, Vec<&'static str>) {
     }
     let headers: Vec<_> = lines.filter_map(|line| split_field(line.as_bytes())).collect();
     doubts.extend(header_doubts(&headers));
-    let seen =
-        Seen { connection, head: text, method, target, headers, body: Vec::new(), trailers: Vec::new() };
+    let seen = Seen { head: text, method, target, headers, body: Vec::new(), trailers: Vec::new() };
     (seen, doubts)
 }
 
