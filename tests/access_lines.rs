@@ -1,11 +1,16 @@
 //! One access line a request, whatever became of it.
 
+use std::fs;
 use std::io::Write;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::Request;
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+use crate::support::PATIENCE;
 use crate::support::client::{self, NAME, Wire, connect};
 use crate::support::edge::{Edge, HTTP, HTTPS, ROWS};
 use crate::support::h2client::H2Client;
@@ -119,6 +124,40 @@ fn a_line_stays_one_line() {
         .ask(format!("GET /forged HTTP/1.1\r\nHost: {NAME}\r\nUser-Agent: {agent}\r\n\r\n"))
         .unwrap();
     assert_eq!(line(&edge, "/forged")["user_agent"], agent);
+}
+
+#[test]
+fn usr1_opens_the_file_again() {
+    let upstream = Upstream::echo();
+    let folder = tempfile::tempdir().unwrap();
+    let (log, old) = (folder.path().join("access.log"), folder.path().join("access.log.1"));
+    let mut edge = Edge::start(&format!(
+        "{ROWS}\n[log]\naccess = \"{}\"\n\n[[site]]\ndomains = [\"{NAME}\"]\nupstream = \"{}\"\n\
+         certificate = \"internal\"\n",
+        log.display(),
+        upstream.address()
+    ));
+    connect(&edge).get("/before").unwrap();
+    wait_for(&log, "/before");
+    fs::rename(&log, &old).unwrap();
+    let mark = edge.log().mark();
+    edge.signal(Signal::SIGUSR1);
+    edge.log().wait_from(mark, "opened again", |line| line.contains("opened again").then_some(()));
+    connect(&edge).get("/after").unwrap();
+    edge.signal(Signal::SIGTERM); // every line is written by the time that the process has left
+    assert!(edge.wait().success());
+    let (old, new) = (fs::read_to_string(old).unwrap(), fs::read_to_string(log).unwrap());
+    assert!(old.contains("/before") && !old.contains("/after"), "{old}");
+    assert!(new.contains("/after") && !new.contains("/before"), "{new}");
+}
+
+/// Lines are written off the hot path, a moment later.
+fn wait_for(log: &Path, text: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    while !fs::read_to_string(log).unwrap().contains(text) {
+        assert!(Instant::now() < deadline, "{text} does not come into {}", log.display());
+        std::thread::sleep(Duration::from_millis(5)); // a file tells nobody that it grew
+    }
 }
 
 fn edge(upstream: &Upstream) -> Edge {
