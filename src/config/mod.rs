@@ -1,6 +1,6 @@
 //! The configuration: what was typed, what is wrong with it, and what is true.
 //!
-//! A file goes one way: [`load`] reads it, `syntax` makes a document of it, `raw` looks at the document through
+//! A file goes one way: [`load()`] reads it, `syntax` makes a document of it, `raw` looks at the document through
 //! the tables of [`schema`], `validate` turns it into the [`model`]. Every stage reports into one list of
 //! [`problem`]s and goes on, so that one run names everything that is wrong.
 //!
