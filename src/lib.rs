@@ -2,7 +2,7 @@
 //!
 //! # Rooms
 //! Imports flow one way, and a test holds it:
-//! `cli → runtime → {admin, http} → snapshot → route → upstream → {tls, limit, net} → wire → config::model →
+//! `cli → runtime → {admin, http, acme} → snapshot → route → upstream → {tls, limit, net} → wire → config::model →
 //! {name, addr, fault}`. `observe` is a leaf that all may use. `config::raw` is seen by `config` alone.
 //!
 //! | room | what is in it |
@@ -11,6 +11,7 @@
 //! | [`runtime`] | start, worker threads, reload, drain, signals |
 //! | [`admin`] | the socket that the commands speak to |
 //! | [`http`] | a connection, an exchange, and the pipeline that every request goes through |
+//! | [`acme`] | certificates that look after themselves, and the store that they are kept in |
 //! | [`snapshot`] | the running configuration, frozen, behind one pointer |
 //! | [`route`] | from a host and a path to a site and a route |
 //! | [`upstream`] | targets, pools, dialing, and one request's call |
@@ -41,6 +42,7 @@
 //! keeps the upstreams that did not change; rows that are new are bound; then one pointer is swapped, and what is gone is
 //! drained. Whatever fails on the way drops the prepared half, and the running one never noticed.
 
+pub mod acme;
 pub mod addr;
 pub mod admin;
 pub mod cli;

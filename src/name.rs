@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 /// The longest DNS name in octets, without the root label (RFC 1035 section 2.3.4).
 const MAX_NAME: usize = 253;
 /// The longest label in octets (RFC 1035 section 2.3.4).
@@ -132,6 +134,18 @@ impl fmt::Display for HostPattern {
             Self::Exact(name) => name.fmt(f),
             Self::Wildcard(parent) => write!(f, "*.{parent}"),
         }
+    }
+}
+
+impl Serialize for HostPattern {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for HostPattern {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::parse(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
     }
 }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 const ROWS: &[&[&str]] = &[
     &["cli"],
     &["runtime"],
-    &["admin", "http"],
+    &["admin", "http", "acme"],
     &["snapshot"],
     &["route"],
     &["upstream"],

@@ -20,5 +20,6 @@ mod proxying;
 mod reload;
 mod requests_h1;
 mod requests_h2;
+mod store;
 mod support;
 mod tls;

@@ -11,7 +11,7 @@ mod check;
 mod handshake;
 mod hello;
 mod policy;
-mod record;
+pub(crate) mod record;
 mod site;
 mod tickets;
 pub mod upstream;

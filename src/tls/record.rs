@@ -58,20 +58,20 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { doing, path: path.to_owned(), source }
     }
 }
 
 /// Makes the directory where it is missing, and refuses one that others may enter.
-pub(super) fn private_dir(path: &Path) -> Result<(), StoreError> {
+pub(crate) fn private_dir(path: &Path) -> Result<(), StoreError> {
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(StoreError::io("create", path))?;
     let metadata = fs::metadata(path).map_err(StoreError::io("look at", path))?;
     own(path, &metadata, 0o700)
 }
 
 /// The record's bytes; None where there is no such file. Refused when others may read it.
-pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
     let mut file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -85,7 +85,7 @@ pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
 }
 
 /// Writes a record, 0600, that must not exist yet. False when somebody else was first; theirs is untouched.
-pub(super) fn create(path: &Path, bytes: &[u8]) -> Result<bool, StoreError> {
+pub(crate) fn create(path: &Path, bytes: &[u8]) -> Result<bool, StoreError> {
     let draft = draft(path, bytes, 0o600)?;
     // A link, unlike a rename, never replaces what is there: of two processes exactly one wins.
     let linked = fs::hard_link(&draft, path);
@@ -98,8 +98,53 @@ pub(super) fn create(path: &Path, bytes: &[u8]) -> Result<bool, StoreError> {
 }
 
 /// Writes a public file, 0644, in place of what may be there.
-pub(super) fn publish(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-    let draft = draft(path, bytes, 0o644)?;
+pub(crate) fn publish(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    put(path, bytes, 0o644)
+}
+
+/// Writes a record, 0600, in place of what may be there, which stays as `previous`. Whenever this is interrupted, one
+/// whole generation is at `path`: the old one or the new one.
+pub(crate) fn replace(path: &Path, previous: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let draft = draft(path, bytes, 0o600)?;
+    let swap = || {
+        keep(path, previous, &draft)?;
+        fs::rename(&draft, path).map_err(StoreError::io("replace", path))
+    };
+    swap().inspect_err(|_| drop(fs::remove_file(&draft)))?;
+    sync_parent(path)
+}
+
+/// Writes a record, 0600, in place of what may be there.
+pub(crate) fn overwrite(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    put(path, bytes, 0o600)
+}
+
+/// Gives the file at `path` the name `previous` as well. The name of the draft makes the one in between unique.
+fn keep(path: &Path, previous: &Path, draft: &Path) -> Result<(), StoreError> {
+    let between = draft.with_extension("kept.draft");
+    match fs::hard_link(path, &between) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        linked => linked.map_err(StoreError::io("keep", path))?,
+    }
+    fs::rename(&between, previous).map_err(StoreError::io("replace", previous))
+}
+
+/// A file, 0600, made where there is none, for its lock and not for what is in it.
+pub(crate) fn open_private(path: &Path) -> Result<File, StoreError> {
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
+    let file = file.map_err(StoreError::io("open", path))?;
+    own(path, &file.metadata().map_err(StoreError::io("look at", path))?, 0o600)?;
+    Ok(file)
+}
+
+/// Whether there is room for a record of so many octets in the directory: writes one, and removes it.
+pub(crate) fn probe(directory: &Path, octets: usize) -> Result<(), StoreError> {
+    let draft = draft(&directory.join("probe"), &vec![0; octets], 0o600)?;
+    fs::remove_file(&draft).map_err(StoreError::io("remove", &draft))
+}
+
+fn put(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StoreError> {
+    let draft = draft(path, bytes, mode)?;
     fs::rename(&draft, path).map_err(StoreError::io("replace", path))?;
     sync_parent(path)
 }
@@ -122,7 +167,7 @@ fn draft(path: &Path, bytes: &[u8], mode: u32) -> Result<PathBuf, StoreError> {
     }
 }
 
-fn sync_parent(path: &Path) -> Result<(), StoreError> {
+pub(crate) fn sync_parent(path: &Path) -> Result<(), StoreError> {
     let parent = path.parent().unwrap_or(Path::new("."));
     File::open(parent).and_then(|dir| dir.sync_all()).map_err(StoreError::io("sync", parent))
 }
