@@ -197,6 +197,21 @@ pub struct Proxy {
     pub connect_timeout: Duration,
     /// How long the upstream may say nothing while the edge waits for its answer.
     pub response_timeout: Duration,
+    /// What is kept of requests and answers for slow clients.
+    pub buffers: Buffers,
+}
+
+/// How a slow client is kept away from a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Buffers {
+    /// Read the whole request before a worker is taken.
+    pub request: bool,
+    /// Take the answer as fast as the worker gives it.
+    pub response: bool,
+    /// How much of one body is kept in memory, in octets.
+    pub memory: u64,
+    /// How much of all bodies together is kept on disk, in octets.
+    pub disk: u64,
 }
 
 /// Where an upstream listens.

@@ -12,6 +12,7 @@ use super::forwarded::{self, line};
 use super::pipeline::Interim;
 use super::request::{Protocol, Request};
 use super::response::{Payload, Response};
+use super::spool::{self, Ahead};
 use crate::addr::{Permit, Route};
 use crate::fault::Fault;
 use crate::upstream::{Answer, Call, Outgoing, Upstream};
@@ -29,13 +30,8 @@ pub(super) async fn forward(
     interim: Interim<'_>,
 ) -> Result<Response, Fault> {
     let Some(request) = &exchange.request else { return Err(Fault::internal("a request without a head")) };
-    let outgoing = Outgoing {
-        head: head(exchange, request),
-        body: body.map(|body| Box::new(Limited { body, left: limit, limit }) as Body),
-        chunked: request.framing == Framing::Chunked,
-        method: if request.websocket { Method::GET } else { request.method.clone() },
-        upgrade: request.websocket,
-    };
+    let body = body.map(|body| Box::new(Limited { body, left: limit, limit }) as Body);
+    let outgoing = outgoing(exchange, request, upstream, body).await?;
     let (mut answer, mut call) =
         upstream.call(permit, &exchange.worker.pools, outgoing, &mut exchange.trace).await?;
     while answer.status.is_informational() && answer.status != StatusCode::SWITCHING_PROTOCOLS {
@@ -46,11 +42,39 @@ pub(super) async fn forward(
         answer = call.head().await?;
     }
     exchange.trace.first_byte = Some(exchange.elapsed());
-    response(request, &answer, call)
+    response(request, upstream, &answer, call)
+}
+
+/// The request as it goes out. Where bodies are buffered it is read to its end first, and goes out with its length,
+/// unless it has trailers to bring.
+async fn outgoing(
+    exchange: &Exchange,
+    request: &Request,
+    upstream: &Upstream,
+    body: Option<Body>,
+) -> Result<Outgoing, Fault> {
+    let buffers = &upstream.proxy().buffers;
+    let (mut body, mut framing, mut again) = (body, request.framing, None);
+    if let Some(incoming) = body.take_if(|_| buffers.request) {
+        let collected = spool::collect(incoming, buffers, upstream.disk()).await?;
+        if collected.trailers.is_none() {
+            framing = if collected.length == 0 { Framing::None } else { Framing::Length(collected.length) };
+        }
+        body = (framing != Framing::None).then(|| collected.replay());
+        again = Some(Box::new(move || collected.replay()) as Box<dyn Fn() -> Body>);
+    }
+    Ok(Outgoing {
+        head: head(exchange, request, framing),
+        body,
+        again,
+        chunked: framing == Framing::Chunked,
+        method: if request.websocket { Method::GET } else { request.method.clone() },
+        upgrade: request.websocket,
+    })
 }
 
 /// The head as the upstream gets it.
-fn head(exchange: &Exchange, request: &Request) -> Bytes {
+fn head(exchange: &Exchange, request: &Request, framing: Framing) -> Bytes {
     let mut out = Vec::with_capacity(1024);
     let method = if request.websocket { "GET" } else { request.method.as_str() };
     out.extend_from_slice(method.as_bytes());
@@ -74,13 +98,13 @@ fn head(exchange: &Exchange, request: &Request) -> Bytes {
         Protocol::Http2 => b"2 vestibule",
     };
     line(&mut out, b"via: ", via);
-    frame(&mut out, exchange, request);
+    frame(&mut out, exchange, request, framing);
     out.extend_from_slice(b"\r\n");
     out.into()
 }
 
 /// The fields about this hop: framing, and the upgrade that is asked for.
-fn frame(out: &mut Vec<u8>, exchange: &Exchange, request: &Request) {
+fn frame(out: &mut Vec<u8>, exchange: &Exchange, request: &Request, framing: Framing) {
     if request.websocket {
         line(out, b"connection: ", b"Upgrade");
         line(out, b"upgrade: ", b"websocket");
@@ -90,7 +114,7 @@ fn frame(out: &mut Vec<u8>, exchange: &Exchange, request: &Request) {
         }
         return;
     }
-    match request.framing {
+    match framing {
         Framing::Length(length) => {
             line(out, b"content-length: ", itoa::Buffer::new().format(length).as_bytes());
         }
@@ -128,7 +152,12 @@ fn is_named_by_connection(head: &Head, name: &[u8]) -> bool {
 }
 
 /// The upstream's answer as the client gets it.
-fn response(request: &Request, answer: &Answer, mut call: Call) -> Result<Response, Fault> {
+fn response(
+    request: &Request,
+    upstream: &Upstream,
+    answer: &Answer,
+    mut call: Call,
+) -> Result<Response, Fault> {
     let mut head = Head::default();
     for field in answer.head.fields() {
         if !is_hop(field.known) && !is_named_by_connection(&answer.head, field.name) {
@@ -149,15 +178,20 @@ fn response(request: &Request, answer: &Answer, mut call: Call) -> Result<Respon
         Framing::None => Some(0),
         Framing::Chunked | Framing::Close => None,
     };
-    if is_event_stream(&answer.head) {
+    let events = is_event_stream(&answer.head);
+    if events {
         call.wait_for_ever();
     }
+    let buffers = &upstream.proxy().buffers;
     let payload = match answer.framing {
         Framing::None => {
             call.end();
             Payload::Empty
         }
-        _ => Payload::Upstream(Box::new(call)),
+        _ if events || !buffers.response || wants_no_buffer(&answer.head) => {
+            Payload::Upstream(Box::new(call))
+        }
+        _ => Payload::Ahead(Box::new(Ahead::new(call, buffers, upstream.disk()))),
     };
     Ok(Response { status: answer.status, head, length, payload, close: false })
 }
@@ -175,6 +209,13 @@ pub(super) fn is_hop(known: Known) -> bool {
             | Known::Upgrade
             | Known::XAccel
     )
+}
+
+/// `X-Accel-Buffering: no`, by which an application asks for its answer to pass straight through.
+fn wants_no_buffer(head: &Head) -> bool {
+    head.fields().any(|field| {
+        field.name.eq_ignore_ascii_case(b"x-accel-buffering") && field.value.eq_ignore_ascii_case(b"no")
+    })
 }
 
 fn is_event_stream(head: &Head) -> bool {

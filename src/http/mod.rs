@@ -15,6 +15,7 @@ mod pipeline;
 mod request;
 mod respond;
 mod response;
+mod spool;
 mod tunnel;
 mod worker;
 

@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::StatusCode;
 
+use super::spool::Ahead;
 use crate::fault::Fault;
 use crate::upstream::{Call, Chunk, Io};
 use crate::wire::Head;
@@ -26,8 +27,10 @@ pub(super) enum Payload {
     Empty,
     /// These octets.
     Full(Bytes),
-    /// What the upstream sends.
+    /// What the upstream sends, at the client's pace.
     Upstream(Box<Call>),
+    /// What the upstream sends, at its own pace.
+    Ahead(Box<Ahead>),
     /// Not HTTP any more: the upstream's connection, and what came behind its 101.
     Tunnel(Box<Io>, Bytes),
     /// No answer at all: the connection ends.
@@ -55,8 +58,16 @@ impl Payload {
     pub(super) fn is_at_end(&self) -> bool {
         match self {
             Self::Upstream(call) => call.is_at_end(),
+            Self::Ahead(ahead) => ahead.is_at_end(),
             Self::Full(bytes) => bytes.is_empty(),
             _ => true,
+        }
+    }
+
+    /// Moves what does not need the client, while it is busy.
+    pub(super) fn poll_ahead(&mut self, cx: &mut Context<'_>) {
+        if let Self::Ahead(ahead) = self {
+            ahead.poll_ahead(cx);
         }
     }
 
@@ -64,6 +75,7 @@ impl Payload {
     pub(super) fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Chunk, Fault>> {
         match self {
             Self::Upstream(call) => call.poll_chunk(cx),
+            Self::Ahead(ahead) => ahead.poll_chunk(cx),
             Self::Full(bytes) if !bytes.is_empty() => Poll::Ready(Ok(Chunk::Data(std::mem::take(bytes)))),
             _ => Poll::Ready(Ok(Chunk::End(None))),
         }

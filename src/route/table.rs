@@ -244,8 +244,8 @@ mod tests {
 
     use super::*;
     use crate::config::model::{
-        AccessLog, Admin, Bind, Certificate, Limits, Log, LogFormat, LogLevel, Place, Process, Row, Serve,
-        Store, Target, Tls, TlsVersion,
+        AccessLog, Admin, Bind, Buffers, Certificate, Limits, Log, LogFormat, LogLevel, Place, Process, Row,
+        Serve, Store, Target, Tls, TlsVersion,
     };
 
     #[test]
@@ -344,10 +344,12 @@ mod tests {
         }
     }
 
+    const BUFFERS: Buffers = Buffers { request: true, response: true, memory: 65_536, disk: 0 };
+
     fn proxy() -> Proxy {
         let target = Target::Tcp { host: "django".into(), port: 8000, tls: false };
         let second = Duration::from_secs(1);
-        Proxy { targets: vec![target], connect_timeout: second, response_timeout: second }
+        Proxy { targets: vec![target], connect_timeout: second, response_timeout: second, buffers: BUFFERS }
     }
 
     fn route(path: &str, action: Action) -> Route {

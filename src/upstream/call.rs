@@ -53,6 +53,7 @@ pub struct Call {
     timeout: Duration,
     method: Method,
     upgrade: bool,
+    again: Option<Box<dyn Fn() -> Body>>,
     sender: Sender,
     scanner: Scanner,
     interim: u32,
@@ -113,6 +114,7 @@ impl Call {
             timeout,
             method: outgoing.method,
             upgrade: outgoing.upgrade,
+            again: outgoing.again,
             sender,
             scanner: Scanner::default(),
             interim: 0,
@@ -170,15 +172,22 @@ impl Call {
         self.conn.take().map(|conn| (conn.io, conn.buffer.freeze()))
     }
 
-    /// The request, where none of it was used up and sending it again is safe.
+    /// The request, where sending it again is safe, and none of its body is lost.
     pub(super) fn take_back(self) -> Option<Outgoing> {
-        let unwritten = self.sender.front.len() == self.sender.head.len();
-        if self.sender.touched || !(unwritten || self.method.is_idempotent()) {
+        let untouched = !self.sender.touched;
+        let unwritten = untouched && self.sender.front.len() == self.sender.head.len();
+        if !(unwritten || self.method.is_idempotent()) {
             return None;
         }
+        let body = match &self.again {
+            _ if untouched => self.sender.body,
+            Some(again) => Some(again()),
+            None => return None,
+        };
         Some(Outgoing {
             head: self.sender.head,
-            body: self.sender.body,
+            body,
+            again: self.again,
             chunked: self.sender.chunked,
             method: self.method,
             upgrade: self.upgrade,

@@ -33,6 +33,26 @@ pub struct Upstream {
     proxy: Proxy,
     id: u64,
     next: AtomicUsize,
+    disk: Arc<DiskBudget>,
+}
+
+/// What the bodies of one upstream's exchanges may take of the disk, together, in octets.
+#[derive(Debug)]
+pub struct DiskBudget {
+    left: AtomicU64,
+}
+
+impl DiskBudget {
+    /// Takes some of it; false where not so much is left.
+    pub fn take(&self, octets: u64) -> bool {
+        let less = |left: u64| left.checked_sub(octets);
+        self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
+    }
+
+    /// Gives back what was taken.
+    pub fn give_back(&self, octets: u64) {
+        self.left.fetch_add(octets, Ordering::Relaxed);
+    }
 }
 
 /// A request on its way out.
@@ -45,6 +65,8 @@ pub struct Outgoing {
     pub chunked: bool,
     /// The method, which says how the answer is framed and whether the request may be sent twice.
     pub method: Method,
+    /// Makes the body once more, where it was kept.
+    pub again: Option<Box<dyn Fn() -> Body>>,
     /// Whether the answer may be a 101.
     pub upgrade: bool,
 }
@@ -65,7 +87,13 @@ impl Upstream {
     pub fn new(proxy: &Proxy) -> Arc<Self> {
         static IDS: AtomicU64 = AtomicU64::new(0);
         let id = IDS.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Self { proxy: proxy.clone(), id, next: AtomicUsize::new(0) })
+        let disk = Arc::new(DiskBudget { left: AtomicU64::new(proxy.buffers.disk) });
+        Arc::new(Self { proxy: proxy.clone(), id, next: AtomicUsize::new(0), disk })
+    }
+
+    /// What its exchanges may put on disk.
+    pub fn disk(&self) -> &Arc<DiskBudget> {
+        &self.disk
     }
 
     /// What the configuration says of it.

@@ -1,7 +1,9 @@
 //! The tables, in the order of the documentation.
 
 use super::Absent::{Is, Nothing, Wrong};
-use super::Kind::{Choice, Duration, Either, Later, Map, Path, Size, Sources, Tables, Text, Texts, Whole};
+use super::Kind::{
+    Choice, Duration, Either, Flag, Later, Map, Path, Size, Sources, Tables, Text, Texts, Whole,
+};
 use super::{Absent, Key, Kind, Table};
 
 /// Every table that has a header, for telling where a misplaced key belongs.
@@ -174,10 +176,15 @@ pub static PROXY: Table = Table {
             Is("60s"),
             "How long the upstream may say nothing while its answer is awaited",
         ),
-        later("buffer_request", "Reading the whole request first"),
-        later("buffer_response", "Taking the response at once"),
-        later("buffer_memory", "Memory for a buffered body"),
-        later("buffer_disk", "Disk for a buffered body"),
+        key("buffer_request", Flag, Is("true"), "Read the whole request before a worker is taken"),
+        key("buffer_response", Flag, Is("true"), "Take the response as fast as the worker gives it"),
+        key("buffer_memory", Size("4KiB", "64MiB"), Is("64KiB"), "How much of one body waits in memory"),
+        key(
+            "buffer_disk",
+            Size("0B", "1TiB"),
+            Is("1GiB"),
+            "How much of all bodies waits on disk, in unlinked files",
+        ),
         later("balance", "How one of several upstreams is chosen"),
         later("health", "Asking upstreams whether they are well"),
         later("hold", "Waiting while no upstream is up"),

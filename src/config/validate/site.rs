@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::super::model::{Action, Certificate, PathPattern, Place, Proxy, Route, RowId, Site};
+use super::super::model::{Action, Buffers, Certificate, PathPattern, Place, Proxy, Route, RowId, Site};
 use super::super::raw::{Table, Value, did_you_mean};
 use super::super::schema::CERTIFICATE;
 use super::super::units::show_duration;
@@ -228,7 +228,16 @@ fn routes(table: &Table<'_>, sources: &Sources, defaults: &Defaults<'_>) -> Vec<
 fn timeouts(table: &Table<'_>) -> Proxy {
     let proxy = table.section("proxy");
     let duration = |name| proxy.duration(name).unwrap_or_default();
+    let size = |name| proxy.size(name).unwrap_or_default();
+    let flag = |name| proxy.get(name).is_none_or(|value| value.flag().unwrap_or(true));
+    let buffers = Buffers {
+        request: flag("buffer_request"),
+        response: flag("buffer_response"),
+        memory: size("buffer_memory"),
+        disk: size("buffer_disk"),
+    };
     Proxy {
+        buffers,
         targets: Vec::new(),
         connect_timeout: duration("connect_timeout"),
         response_timeout: duration("response_timeout"),

@@ -224,7 +224,7 @@ fn begin<S: AsyncRead + AsyncWrite + Unpin>(
         && !link.worker.is_draining()
         && request.is_some_and(Request::keeps_alive)
         // What nobody will read would be taken for the next request.
-        && (wire.body_done || matches!(response.payload, Payload::Upstream(_)));
+        && (wire.body_done || matches!(response.payload, Payload::Upstream(_) | Payload::Ahead(_)));
     let protocol = request.map_or(Protocol::Http11, |request| request.protocol);
     Encoder::begin(&mut wire.out, response, protocol, keep)
 }
@@ -278,7 +278,12 @@ fn poll_answer<S: AsyncRead + AsyncWrite + Unpin>(
         std::mem::swap(&mut data, &mut encoder.data);
         let written = wire.poll_write(&mut data, limits.idle_timeout, cx);
         std::mem::swap(&mut data, &mut encoder.data);
-        ready!(written).map_err(|_| Fault::ClientGone)?;
+        let Poll::Ready(written) = written else {
+            drop(wire);
+            encoder.payload.poll_ahead(cx);
+            return Poll::Pending;
+        };
+        written.map_err(|_| Fault::ClientGone)?;
         if encoder.is_done() {
             return Poll::Ready(Ok(()));
         }

@@ -89,7 +89,11 @@ impl Sender {
                     Poll::Pending => return self.stream.poll_reset(cx).map(|_| Err(Fault::ClientGone)),
                 }
             }
-            ready!(self.poll_window(limits, cx))?;
+            let Poll::Ready(open) = self.poll_window(limits, cx) else {
+                self.payload.poll_ahead(cx);
+                return Poll::Pending;
+            };
+            open?;
             let room = self.stream.capacity().min(self.data.len());
             let last = self.ended && room == self.data.len();
             let piece = self.data.split_to(room);
