@@ -269,7 +269,7 @@ fn an_early_answer_reaches_the_client() {
         }
         Ok(())
     });
-    let edge = edge(&upstream, "");
+    let edge = edge(&upstream, "[site.proxy]\nbuffer_request = false\n");
     let mut client = connect(&edge);
     client
         .send(format!("POST /early HTTP/1.1\r\nHost: {NAME}\r\nContent-Length: 1000000\r\n\r\nbegun"))

@@ -121,7 +121,7 @@ fn bodies_stream_both_ways_at_once() {
         connection.drain();
         Ok(())
     });
-    let edge = edge(&upstream);
+    let edge = edge_with(&upstream, "buffer_request = false");
     let mut client = connect(&edge);
     client.send(format!("POST / HTTP/1.1\r\nHost: {NAME}\r\nTransfer-Encoding: chunked\r\n\r\n")).unwrap();
     client.until(b"\r\n\r\n").unwrap();
@@ -131,7 +131,8 @@ fn bodies_stream_both_ways_at_once() {
     }
 }
 
-/// A client that does not read stops its upstream, long before the whole answer is on the edge's own memory.
+/// Where answers are not buffered, a client that does not read stops its upstream, long before the whole answer is in the
+/// edge.
 #[test]
 fn a_client_that_does_not_read_stops_the_upstream() {
     const WHOLE: usize = 256 << 20;
@@ -147,7 +148,7 @@ fn a_client_that_does_not_read_stops_the_upstream() {
         stopped.lock().unwrap().send(sum).unwrap();
         Ok(Then::Close)
     });
-    let edge = edge(&upstream);
+    let edge = edge_with(&upstream, "buffer_response = false");
     let mut client = connect(&edge);
     client.send(format!("GET / HTTP/1.1\r\nHost: {NAME}\r\n\r\n")).unwrap();
     let sum = written.recv().unwrap();
@@ -156,6 +157,77 @@ fn a_client_that_does_not_read_stops_the_upstream() {
     let _open = over_h2.begin(get("/")).unwrap();
     let sum = written.recv().unwrap();
     assert!(sum < WHOLE / 4, "{sum} octets went into the edge over HTTP/2");
+}
+
+/// A client that does not read keeps no worker: its answer waits at the edge, in memory and then on disk, and is whole
+/// when it reads at last.
+#[test]
+fn a_client_that_does_not_read_keeps_no_worker() {
+    const WHOLE: usize = 16 << 20;
+    let (finished, done) = mpsc::channel();
+    let finished = Mutex::new(finished);
+    let upstream = Upstream::start(move |_, stream| {
+        write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {WHOLE}\r\n\r\n")?;
+        for piece in 0..WHOLE >> 14 {
+            stream.write_all(&[u8::try_from(piece % 251).unwrap(); 16 << 10])?;
+        }
+        finished.lock().unwrap().send(()).unwrap();
+        Ok(Then::Keep)
+    });
+    let edge = edge(&upstream);
+    let mut client = connect(&edge);
+    client.send(format!("GET / HTTP/1.1\r\nHost: {NAME}\r\n\r\n")).unwrap();
+    done.recv().unwrap();
+    let mut over_h2 = h2(&edge);
+    let open = over_h2.begin(get("/")).unwrap();
+    done.recv().unwrap();
+    drop(open);
+    let answer = client.response().unwrap();
+    assert_eq!(answer.body.len(), WHOLE);
+    assert!(
+        answer
+            .body
+            .chunks(16 << 10)
+            .enumerate()
+            .all(|(piece, bytes)| bytes.iter().all(|b| usize::from(*b) == piece % 251))
+    );
+}
+
+/// A worker is taken when the request is whole, and gets it with its length, however it came.
+#[test]
+fn a_slow_sender_takes_no_worker_before_its_request_is_whole() {
+    let upstream = Upstream::start(|seen, stream| {
+        let length = seen.header("content-length").unwrap_or_default();
+        write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n{length:>5}")?;
+        Ok(Then::Keep)
+    });
+    let edge = edge_with(&upstream, "buffer_memory = \"4KiB\"");
+    let mut client = connect(&edge);
+    client.send(format!("POST / HTTP/1.1\r\nHost: {NAME}\r\nTransfer-Encoding: chunked\r\n\r\n")).unwrap();
+    for _ in 0..50 {
+        client.send([&b"400\r\n"[..], &[b'x'; 1024], b"\r\n"].concat()).unwrap();
+    }
+    assert_eq!(upstream.connections(), 0, "no worker is taken by half a request");
+    client.send("0\r\n\r\n").unwrap();
+    assert_eq!(client.response().unwrap().text(), "51200");
+}
+
+/// Where there is no room for a body to wait, its request is refused and nothing of it is sent; an answer goes at the
+/// client's pace.
+#[test]
+fn without_room_nothing_is_half_sent() {
+    let upstream = Upstream::start(|_, stream| {
+        write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", 4 << 20)?;
+        stream.write_all(&vec![b'x'; 4 << 20])?;
+        Ok(Then::Keep)
+    });
+    let edge = edge_with(&upstream, "buffer_memory = \"4KiB\"\nbuffer_disk = \"0B\"");
+    let body = vec![b'x'; 100_000];
+    let head = format!("POST / HTTP/1.1\r\nHost: {NAME}\r\nContent-Length: {}\r\n\r\n", body.len());
+    let answer = connect(&edge).ask([head.as_bytes(), &body].concat()).unwrap();
+    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("5")));
+    assert_eq!(upstream.connections(), 0);
+    assert_eq!(connect(&edge).get("/").unwrap().body.len(), 4 << 20);
 }
 
 #[test]
@@ -294,8 +366,14 @@ fn a_long_pipeline_is_answered_in_order() {
 }
 
 fn edge(upstream: &Upstream) -> Edge {
+    edge_with(upstream, "")
+}
+
+/// An edge with lines of `[site.proxy]`.
+fn edge_with(upstream: &Upstream, proxy: &str) -> Edge {
     Edge::start(&format!(
-        "{ROWS}\n[process]\nworkers = 1\n\n[[site]]\ndomains = [\"{NAME}\"]\nupstream = \"{}\"\ncertificate = \"internal\"\n",
+        "{ROWS}\n[process]\nworkers = 1\n\n[[site]]\ndomains = [\"{NAME}\"]\nupstream = \"{}\"\n\
+         certificate = \"internal\"\n[site.proxy]\n{proxy}\n",
         upstream.address()
     ))
 }

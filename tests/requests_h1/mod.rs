@@ -132,6 +132,8 @@ fn edge(upstream: &Upstream) -> Edge {
 domains = ["{NAME}", "also.localhost"]
 upstream = "{}"
 certificate = "internal"
+  [site.proxy]
+  buffer_request = false
   [[site.route]]
   path = "/small/"
   upstream = "{}"

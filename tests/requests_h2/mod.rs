@@ -107,6 +107,8 @@ fn edge(upstream: &Upstream) -> Edge {
 domains = ["{NAME}", "also.localhost"]
 upstream = "{at}"
 certificate = "internal"
+  [site.proxy]
+  buffer_request = false
   [[site.route]]
   path = "/small/"
   upstream = "{at}"
