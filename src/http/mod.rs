@@ -19,4 +19,5 @@ mod spool;
 mod tunnel;
 mod worker;
 
+pub use forward::rewrite;
 pub use worker::Worker;
