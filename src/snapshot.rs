@@ -66,7 +66,7 @@ impl Snapshot {
     /// not made. Returns what is odd.
     pub fn check(loaded: &config::Loaded, shared: &Arc<Shared>) -> Result<Vec<Problem>, Problems> {
         let mut certificates = Certificates::new(&loaded.config, None, shared);
-        let unmade = !Authority::root_path(&loaded.config.store.path).exists();
+        let unmade = matches!(Authority::root_path(&loaded.config.store.path).try_exists(), Ok(false));
         for site in &loaded.config.sites {
             if !(unmade && site.certificate == Certificate::Internal) {
                 certificates.load(site);

@@ -5,6 +5,7 @@ use std::fs::{DirBuilder, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -18,6 +19,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::Ask;
 
+/// How long the socket rests after an error, as when descriptors have run out.
+const PAUSE: Duration = Duration::from_millis(100);
+
 /// Why the socket could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
@@ -28,13 +32,24 @@ pub enum SocketError {
     #[error("[admin] socket: {} is there already and is not a socket", .0.display())]
     NotASocket(PathBuf),
     /// The file system said no.
-    #[error("[admin] socket: {}: {source}", path.display())]
+    #[error("[admin] socket: {}: {source}{}", path.display(), hint(source))]
     Io {
         /// The socket.
         path: PathBuf,
         /// What was met.
         source: io::Error,
     },
+}
+
+/// What to do about it.
+fn hint(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "; its directory must belong to the user that the edge runs as: chown it, or name another socket"
+        }
+        io::ErrorKind::ReadOnlyFilesystem => "; name a socket where files can be made",
+        _ => "",
+    }
 }
 
 /// The socket. Its file goes when this is dropped.
@@ -67,15 +82,20 @@ impl Server {
 
     /// Serves for ever, handing what is asked to `asks`.
     pub async fn run(&self, asks: mpsc::Sender<Ask>) {
+        let mut failing = false;
         loop {
-            match self.listener.accept().await {
+            let accepted = self.listener.accept().await;
+            let failed_before = std::mem::replace(&mut failing, accepted.is_err());
+            match accepted {
                 Ok((stream, _)) if is_trusted(&stream) => {
                     tokio::spawn(converse(stream, asks.clone()));
                 }
                 Ok(_) => tracing::warn!("a process of another user knocked at the admin socket; closed"),
                 Err(error) => {
-                    tracing::warn!(%error, "the admin socket could not accept a connection");
-                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                    if !failed_before {
+                        tracing::warn!(%error, "the admin socket cannot accept connections, which wait");
+                    }
+                    tokio::time::sleep(PAUSE).await;
                 }
             }
         }

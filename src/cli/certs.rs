@@ -19,8 +19,10 @@ pub(super) fn run(config: ConfigFile) -> Result<(), Failure> {
 /// `[store] path`. Makes nothing: fails with [`StoreError::Missing`] before the CA exists.
 pub fn trust(store: &Path) -> Result<String, StoreError> {
     let root = Authority::root_path(store);
-    if !root.is_file() {
-        return Err(StoreError::Missing { path: root });
+    match root.try_exists() {
+        Ok(true) => {}
+        Ok(false) => return Err(StoreError::Missing { path: root }),
+        Err(source) => return Err(StoreError::Io { doing: "look at", path: root, source }),
     }
     let root = std::path::absolute(&root).unwrap_or(root);
     Ok(instructions(&quoted(&root)))

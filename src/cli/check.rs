@@ -10,6 +10,7 @@ use crate::config::model::{
 };
 use crate::config::problem::render;
 use crate::config::{self, Loaded, show_duration};
+use crate::runtime;
 use crate::snapshot::Snapshot;
 use crate::tls::Shared;
 
@@ -19,6 +20,10 @@ const WIDTH: usize = 100;
 /// Runs the command.
 pub(super) fn run(config: ConfigFile) -> Result<(), Failure> {
     let loaded = config::load(&files::config_file(config.config)?)?;
+    if runtime::is_root() {
+        // `serve` reads certificates as this user too, and what only root can read it cannot.
+        runtime::assume(loaded.config.process.user.as_deref()).map_err(Failure::new)?;
+    }
     let shared = Shared::new().map_err(Failure::new)?;
     let more = Snapshot::check(&loaded, &shared)?;
     print(&report(&loaded))?;

@@ -12,8 +12,6 @@ use crate::name::{HostPattern, Hostname};
 /// A whole, valid configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The file it came from; None for `vestibule up`.
-    pub file: Option<PathBuf>,
     /// `[sources]`, in the order of the file, without the built-in `public`.
     pub sources: Vec<Source>,
     /// `[ports]`, in the order of the file. Sites name them by index.

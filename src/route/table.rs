@@ -386,7 +386,6 @@ mod tests {
         };
         let second = Duration::from_secs(1);
         Config {
-            file: None,
             sources: Vec::new(),
             rows: vec![row(Serve::Http), row(Serve::Https)],
             sites,

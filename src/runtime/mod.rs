@@ -13,5 +13,5 @@ mod server;
 mod signals;
 mod workers;
 
-pub use privileges::{DropError, is_root};
+pub use privileges::{DropError, assume, is_root};
 pub use server::{Origin, Ready, RunError, run};

@@ -3,12 +3,12 @@
 use std::ffi::CString;
 use std::fs::DirBuilder;
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, lchown};
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::unistd::{Uid, User, chown, initgroups, setgid, setuid};
+use nix::unistd::{Uid, User, initgroups, setgid, setuid};
 
 /// Why the edge could not become the user that `[process] user` names.
 #[derive(Debug, thiserror::Error)]
@@ -56,13 +56,16 @@ impl Target {
         }
     }
 
-    /// Makes a directory that the user is to own, 0700, where there is none. One that exists stays as it is.
+    /// Makes a directory, 0700, and what is missing on the way to it, all for the user to own. One that exists stays
+    /// as it is.
     pub(super) fn make_dir(&self, path: &Path) -> io::Result<()> {
-        if path.exists() {
-            return Ok(());
-        }
+        let is_missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
+        let missing: Vec<_> = path.ancestors().take_while(is_missing).collect();
         DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-        Ok(chown(path, Some(self.user.uid), Some(self.user.gid))?)
+        // The innermost first: what is on the way stays root's until nothing inside is root's work any longer.
+        missing
+            .into_iter()
+            .try_for_each(|made| lchown(made, Some(self.user.uid.as_raw()), Some(self.user.gid.as_raw())))
     }
 
     /// Becomes the user, groups first, and makes sure that there is no way back.
@@ -78,6 +81,14 @@ impl Target {
         }
         Ok(())
     }
+}
+
+/// Becomes the user that `[process] user` names, for good. Nothing to do without one, or where it is this one.
+///
+/// # Errors
+/// There is no such user, or only root can become it.
+pub fn assume(user: Option<&str>) -> Result<(), DropError> {
+    Target::find(user)?.map_or(Ok(()), |target| target.become_it())
 }
 
 /// Whether the process is root.
@@ -102,6 +113,8 @@ pub(super) fn raise_open_files() -> io::Result<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
     use super::*;
 
     #[test]
@@ -115,6 +128,20 @@ mod tests {
     fn an_unknown_user_is_named() {
         let error = Target::find(Some("no-such-user-here")).unwrap_err();
         assert!(error.to_string().contains("\"no-such-user-here\": there is no such user"), "{error}");
+    }
+
+    #[test]
+    fn a_directory_is_the_users_with_all_that_was_missing_before_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let user = User::from_uid(Uid::effective()).unwrap().unwrap();
+        let (uid, gid) = (user.uid.as_raw(), user.gid.as_raw());
+        let before = folder.path().metadata().unwrap().mode();
+        Target { user }.make_dir(&folder.path().join("a/b/c")).unwrap();
+        for made in ["a", "a/b", "a/b/c"] {
+            let made = folder.path().join(made).metadata().unwrap();
+            assert_eq!((made.uid(), made.gid(), made.mode() & 0o777), (uid, gid, 0o700));
+        }
+        assert_eq!(folder.path().metadata().unwrap().mode(), before);
     }
 
     #[test]

@@ -39,7 +39,7 @@ impl Finding {
         Self { about: About::Key, ..Self::new(message) }
     }
 
-    fn help(mut self, help: impl Into<String>) -> Self {
+    pub(super) fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
     }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The file system said no.
-    #[error("{}: cannot {doing} it: {source}", path.display())]
+    #[error("{}: cannot {doing} it: {source}{}", path.display(), hint(source))]
     Io {
         /// What was tried.
         doing: &'static str,
@@ -55,6 +55,17 @@ pub enum StoreError {
     /// Key or certificate could not be made.
     #[error("cannot make a certificate: {0}")]
     Make(#[from] rcgen::Error),
+}
+
+/// What to do about it.
+fn hint(source: &io::Error) -> &'static str {
+    match source.kind() {
+        ErrorKind::PermissionDenied => {
+            "; the store is for the user that the edge runs as: be that user, or hand it over with chown -R"
+        }
+        ErrorKind::ReadOnlyFilesystem => "; name a [store] path that can be written",
+        _ => "",
+    }
 }
 
 impl StoreError {

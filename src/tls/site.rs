@@ -367,7 +367,14 @@ fn store_problem(place: &Place, error: &StoreError) -> Vec<TlsProblem> {
 }
 
 fn unreadable(error: &std::io::Error) -> Finding {
-    Finding::new(format!("cannot be read: {error}"))
+    let finding = Finding::new(format!("cannot be read: {error}"));
+    match error.kind() {
+        std::io::ErrorKind::PermissionDenied => finding.help(
+            "the user that the edge runs as ([process] user) reads it, and reads it again when it changes: let that \
+             user read it, and enter its directories",
+        ),
+        _ => finding,
+    }
 }
 
 #[cfg(test)]

@@ -27,7 +27,6 @@ pub(super) fn config(root: &Table<'_>, file: &Path) -> Config {
     let defaults = site::Defaults { body: limits.body, client_ca, home: &home };
     let sites = site::read(root, &ports, &sources, &defaults);
     let config = Config {
-        file: Some(file.to_owned()),
         sites,
         tls: edge::tls(&tls),
         store: edge::store(root),
