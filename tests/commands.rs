@@ -1,7 +1,7 @@
 //! The commands as a person meets them: what they print, where, and what they exit with.
 
 use std::fs;
-use std::io::Read;
+use std::io::{PipeWriter, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -260,8 +260,7 @@ fn root_is_given_up() {
     }
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
-    let own =
-        "[store]\npath = \"store\"\n[admin]\nsocket = \"run/admin.sock\"\n[process]\nuser = \"nobody\"\n";
+    let own = "[store]\npath = \"lib/edge/store\"\n[admin]\nsocket = \"run/edge/admin.sock\"\n[process]\nuser = \"nobody\"\n";
     let file = write(folder.path(), &(site("127.0.0.1:9") + own));
     let mut serve = Command::new(BINARY);
     let mut edge = Running::start(serve.args(["serve", "--config", &file]).current_dir(&folder));
@@ -273,10 +272,71 @@ fn root_is_given_up() {
         let found = status.lines().find_map(|own| own.strip_prefix(line)).unwrap().trim();
         assert_eq!(found, wanted, "{line}");
     }
-    let socket = folder.path().join("run/admin.sock");
-    let (code, _, stderr) = run(&["reload", "--socket", socket.to_str().unwrap()]);
+    let socket = folder.path().join("run/edge/admin.sock");
+    let reload = || run(&["reload", "--socket", socket.to_str().unwrap()]);
+    let (code, _, stderr) = reload();
     assert_eq!(code, Some(0), "{stderr}");
+    let lowest = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap();
+    if lowest.trim() == "0" {
+        return edge.leave();
+    }
+    let low = ROWS.replace("127.0.0.2:0", "127.0.0.2:1");
+    write(folder.path(), &(site("127.0.0.1:9").replace(ROWS, &low) + own));
+    let (code, _, stderr) = reload();
+    assert_eq!(code, Some(2), "{stderr}");
+    assert!(stderr.contains("root was given up for \"nobody\""), "{stderr}");
     edge.leave();
+}
+
+/// As `serve` would, `check` reads certificates as the user, and not as root.
+#[test]
+fn a_check_sees_what_the_user_cannot_read() {
+    if !Uid::effective().is_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
+    let key = folder.path().join("edge.key");
+    fs::write(&key, "for root alone").unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    let files = "certificate = { cert = \"edge.pem\", key = \"edge.key\" }";
+    let config = site("127.0.0.1:9").replace("certificate = \"internal\"", files);
+    let file = write(folder.path(), &(config + "[process]\nuser = \"nobody\"\n"));
+    for command in ["check", "serve"] {
+        let (code, _, stderr) = run(&[command, "--config", &file]);
+        assert_eq!(code, Some(2), "{command}: {stderr}");
+        for problem in ["edge.pem: cannot be read: No such", "edge.key: cannot be read: Permission denied"] {
+            assert!(stderr.contains(problem), "{command}: no {problem:?} in {stderr}");
+        }
+    }
+}
+
+/// The log's reader has stopped: the edge serves, obeys and leaves all the same.
+#[test]
+fn a_log_that_nobody_reads_stops_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_reader, mut log) = std::io::pipe().unwrap();
+    fill(&mut log);
+    let file = write(folder.path(), &minimal(folder.path(), "127.0.0.1:9"));
+    let mut serve = Command::new(BINARY);
+    serve.args(["serve", "--config", &file]).current_dir(&folder).stdin(Stdio::null()).stdout(Stdio::null());
+    let mut child = serve.stderr(log).spawn().unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    for command in ["status", "reload"] {
+        while run(&[command, "--config", &file]).0 != Some(0) {
+            assert!(Instant::now() < deadline, "the edge does not answer a {command}");
+        }
+    }
+    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGTERM).unwrap();
+    assert!(child.wait().unwrap().success());
+}
+
+/// Writes until the pipe takes no more.
+fn fill(pipe: &mut PipeWriter) {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    fcntl(&*pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+    while pipe.write(&[0]).is_ok() {}
+    fcntl(&*pipe, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
 }
 
 #[test]

@@ -1,33 +1,55 @@
 //! The log: what the edge has to say that is not about one request.
 
+use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
-use tracing::subscriber::{SetGlobalDefaultError, Subscriber};
+use tracing::subscriber::Subscriber;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::{self, MakeWriter};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::{Registry, reload};
 
-use crate::config::model::{Log, LogFormat, LogLevel};
+use super::outlet::Outlet;
+use crate::config::model::{self, LogFormat, LogLevel};
 
 /// Sends the process's log to standard error, in the form and from the level that `[log]` says.
 ///
 /// # Errors
-/// The process has a log already.
-pub fn init(log: &Log) -> Result<Level, SetGlobalDefaultError> {
-    let (subscriber, level) = subscriber(log, std::io::stderr);
-    tracing::subscriber::set_global_default(subscriber)?;
-    Ok(level)
+/// The process has a log already, or its thread cannot be started.
+pub fn init(log: &model::Log) -> io::Result<Log> {
+    let outlet = Outlet::start(io::stderr())?;
+    let lines = outlet.clone();
+    let (subscriber, level) = subscriber(log, move || lines.clone());
+    tracing::subscriber::set_global_default(subscriber).map_err(io::Error::other)?;
+    Ok(Log { level, outlet })
 }
 
-/// The level of a running log.
+/// The running log. Clones are handles of the same one.
+#[derive(Debug, Clone)]
+pub struct Log {
+    level: Level,
+    outlet: Outlet,
+}
+
+impl Log {
+    /// Writes from this level on.
+    pub fn set_level(&self, level: LogLevel) {
+        self.level.set(level);
+    }
+
+    /// Waits until all lines are written, but no longer than that.
+    pub fn flush(&self, within: Duration) {
+        self.outlet.flush(within);
+    }
+}
+
 #[derive(Clone)]
-pub struct Level(Arc<dyn Fn(Targets) + Send + Sync>);
+struct Level(Arc<dyn Fn(Targets) + Send + Sync>);
 
 impl Level {
-    /// Writes from this level on.
-    pub fn set(&self, level: LogLevel) {
+    fn set(&self, level: LogLevel) {
         (self.0)(targets(level));
     }
 }
@@ -38,7 +60,7 @@ impl std::fmt::Debug for Level {
     }
 }
 
-fn subscriber<W>(log: &Log, writer: W) -> (impl Subscriber + Send + Sync + 'static, Level)
+fn subscriber<W>(log: &model::Log, writer: W) -> (impl Subscriber + Send + Sync + 'static, Level)
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
@@ -94,8 +116,8 @@ mod tests {
         }
     }
 
-    fn log(format: LogFormat, level: LogLevel) -> Log {
-        Log { format, access: AccessLog::Off, level }
+    fn log(format: LogFormat, level: LogLevel) -> model::Log {
+        model::Log { format, access: AccessLog::Off, level }
     }
 
     #[test]

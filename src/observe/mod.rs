@@ -3,3 +3,4 @@
 pub mod access;
 mod clock;
 pub mod log;
+mod outlet;

@@ -1,6 +1,7 @@
 //! A reload: prepared to its end beside the running configuration, then taken over in one step or not at all.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
 
 use super::difference::{difference, keep_fixed};
@@ -9,6 +10,7 @@ use super::server::{Edge, warn};
 use crate::admin::{Difference, Reloaded};
 use crate::config::model::{Bind, Row};
 use crate::config::problem::{Problem, SourceText, render};
+use crate::net::listen::BindError;
 use crate::observe::access::Destination;
 use crate::snapshot::Snapshot;
 
@@ -47,10 +49,8 @@ impl Edge {
         let access = if *log == old.config.log { None } else { Some(Destination::open(log)) };
         let access = access.transpose().map_err(|error| format!("error: [log] access: {error}\n"))?;
         let workers = old.config.process.workers;
-        let rows = self.listeners.prepare(&loaded.config.rows, workers).map_err(|errors| {
-            let lines: Vec<_> = errors.iter().map(|error| format!("error: {error}\n")).collect();
-            lines.concat()
-        })?;
+        let rows = self.listeners.prepare(&loaded.config.rows, workers);
+        let rows = rows.map_err(|errors| cannot_listen(&errors, old.config.process.user.as_deref()))?;
         let port = |row: &Row| (row.bind, self.listeners.port(&rows, row.bind));
         let ports: HashMap<_, _> = loaded.config.rows.iter().map(port).collect();
         let port = move |bind: Bind| ports.get(&bind).copied().unwrap_or_else(|| bind.port());
@@ -75,17 +75,28 @@ impl Edge {
         workers.look().await;
         if let Some(access) = access {
             self.access.switch(access);
-            self.level.set(config.log.level);
+            self.log.set_level(config.log.level);
         }
         warn(&warnings);
         self.tell_listening(&config, |bind| !known.contains(&bind));
         for key in &difference.restart {
             tracing::warn!(key, "a change takes a restart, and waits for it");
         }
-        tracing::info!(generation, changes = %difference, "reloaded");
+        let changes = difference.to_string().replace('\n', ", ");
+        tracing::info!(generation, changes, "reloaded");
         let warnings = render("warning", &source, &warnings);
         Reloaded { ok: true, generation, difference: Some(difference), warnings, problems: None }
     }
+}
+
+/// The rows that cannot be bound, as text to be printed. `user` is whom root was given up for.
+fn cannot_listen(errors: &[BindError], user: Option<&str>) -> String {
+    let mut lines: Vec<_> = errors.iter().map(|error| format!("error: {error}\n")).collect();
+    let denied = errors.iter().any(|error| error.source.kind() == io::ErrorKind::PermissionDenied);
+    lines.extend(user.filter(|_| denied).map(|user| {
+        format!("help: root was given up for \"{user}\" at the start; a restart binds the new port\n")
+    }));
+    lines.concat()
 }
 
 /// Reads files and checks certificates on a thread of its own, so that the admin socket stays awake.

@@ -27,7 +27,7 @@ use crate::observe::log;
 use crate::snapshot::{Live, Snapshot};
 use crate::tls::Shared;
 
-/// How long reading files may hold up the process's end.
+/// How long reading files, and writing the log, may each hold up the process's end.
 const LAST_WORK: Duration = Duration::from_secs(1);
 
 /// Where the configuration comes from, at the start and at every reload.
@@ -44,7 +44,12 @@ impl Origin {
     pub fn load(&self) -> Result<Loaded, Problems> {
         match self {
             Self::File(path) => config::load(path),
-            Self::Text(text, name) => config::parse(text.clone(), Path::new(name)),
+            Self::Text(text, name) => {
+                let mut loaded = config::parse(text.clone(), Path::new(name))?;
+                // Nobody wrote it, so that nobody could do what a warning says.
+                loaded.warnings.clear();
+                Ok(loaded)
+            }
         }
     }
 }
@@ -90,20 +95,23 @@ pub enum RunError {
 /// Whatever keeps it from starting, with nothing left bound.
 pub fn run(origin: Origin, ready: impl FnOnce(&Ready)) -> Result<(), RunError> {
     let loaded = origin.load()?;
-    let level = log::init(&loaded.config.log).map_err(|error| system("the log")(io::Error::other(error)))?;
-    log_panics();
+    // Before there are threads: each inherits it.
+    privileges::forbid_new_privileges().map_err(system("no_new_privs"))?;
+    let log = log::init(&loaded.config.log).map_err(system("the log"))?;
+    log_panics(log.clone());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(system("the control thread's runtime"))?;
     let ended = runtime.block_on(async {
-        let (mut edge, signals, asks) = Edge::start(origin, loaded, level)?;
+        let (mut edge, signals, asks) = Edge::start(origin, loaded, log.clone())?;
         let told = edge.tell_ready();
         ready(&told);
         edge.run(signals, asks).await
     });
     // A disk that hangs must not keep the process from leaving.
     runtime.shutdown_timeout(LAST_WORK);
+    log.flush(LAST_WORK);
     ended
 }
 
@@ -115,7 +123,7 @@ pub(super) struct Edge {
     pub(super) listeners: Listeners,
     pub(super) workers: Workers,
     pub(super) access: Access,
-    pub(super) level: log::Level,
+    pub(super) log: log::Log,
     started: OffsetDateTime,
 }
 
@@ -125,7 +133,7 @@ impl Edge {
     fn start(
         origin: Origin,
         loaded: Loaded,
-        level: log::Level,
+        log: log::Log,
     ) -> Result<(Self, Signals, mpsc::Receiver<Ask>), RunError> {
         warn(&loaded.warnings);
         let signals = Signals::install().map_err(system("signals"))?;
@@ -135,11 +143,11 @@ impl Edge {
         let mut listeners = Listeners::default();
         let prepared = listeners.prepare(&config.rows, count).map_err(RunError::Bind)?;
         become_user(user.as_ref(), config)?;
-        let log = config.log.clone();
+        let access = config.log.clone();
         let shared = Shared::new().map_err(system("session-ticket keys"))?;
         let live = first_snapshot(loaded, &shared, &listeners, &prepared)?;
         let server = Server::bind(&socket)?;
-        let destination = Destination::open(&log).map_err(system("[log] access"))?;
+        let destination = Destination::open(&access).map_err(system("[log] access"))?;
         let access = Access::start(destination).map_err(system("the access log's thread"))?;
         let connections = Connections::default();
         let workers =
@@ -149,7 +157,7 @@ impl Edge {
         tokio::spawn(async move { server.run(asking).await });
         tokio::spawn(certificates::watch(live.clone()));
         let started = OffsetDateTime::now_utc().truncate_to_second();
-        Ok((Self { origin, live, shared, listeners, workers, access, level, started }, signals, asks))
+        Ok((Self { origin, live, shared, listeners, workers, access, log, started }, signals, asks))
     }
 
     fn tell_ready(&self) -> Ready {
@@ -178,7 +186,7 @@ impl Edge {
                 told = signals.next() => match told {
                     Told::Leave => break,
                     Told::Reload => drop(self.reload().await),
-                    Told::Reopen => self.reopen(),
+                    Told::Reopen => self.access.reopen(),
                     Told::HandOver => tracing::warn!("USR2: this version has no hand-over to a new binary; ignored"),
                 },
                 Some(ask) = asks.recv() => match ask {
@@ -190,11 +198,6 @@ impl Edge {
         }
         drain::drain(self, signals, asks).await;
         Ok(())
-    }
-
-    fn reopen(&self) {
-        self.access.reopen();
-        tracing::info!("log files are opened again");
     }
 
     pub(super) fn status(&self) -> Status {
@@ -228,8 +231,7 @@ impl Edge {
 /// One line a warning.
 pub(super) fn warn(warnings: &[Problem]) {
     for Problem { place, message, help } in warnings {
-        let help = help.as_deref().unwrap_or_default();
-        tracing::warn!(key = place.path, help, "{message}");
+        tracing::warn!(key = place.path, help = help.as_deref(), "{message}");
     }
 }
 
@@ -254,7 +256,6 @@ fn become_user(user: Option<&Target>, config: &Config) -> Result<(), RunError> {
         user.become_it()?;
         tracing::info!(user = config.process.user, "root was given up");
     }
-    privileges::forbid_new_privileges().map_err(system("no_new_privs"))?;
     match privileges::raise_open_files() {
         Ok(limit) => tracing::debug!(limit, "open files"),
         Err(error) => tracing::warn!(%error, "the limit on open files stays what it was"),
@@ -263,12 +264,14 @@ fn become_user(user: Option<&Target>, config: &Config) -> Result<(), RunError> {
 }
 
 /// A panic ends one connection; the log is where it is to be found.
-fn log_panics() {
-    std::panic::set_hook(Box::new(|info| {
+fn log_panics(log: log::Log) {
+    std::panic::set_hook(Box::new(move |info| {
         let thread = std::thread::current().name().unwrap_or("unnamed").to_owned();
         let place = info.location().map(ToString::to_string).unwrap_or_default();
         let message = info.payload_as_str().unwrap_or("no message");
         tracing::error!(thread, place, message, "a task panicked: a bug of the edge, please report it");
+        // The control thread's own panic ends the process.
+        log.flush(LAST_WORK);
     }));
 }
 

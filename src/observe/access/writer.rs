@@ -157,11 +157,10 @@ impl Writer {
         match message {
             Message::Lines(chunk) => self.write(&chunk),
             Message::Switch(destination) => self.destination = destination,
-            Message::Reopen => {
-                if let Err(error) = self.destination.reopen() {
-                    tracing::error!(%error, "the access log stays in the old file");
-                }
-            }
+            Message::Reopen => match self.destination.reopen() {
+                Ok(()) => tracing::info!("log files are opened again"),
+                Err(error) => tracing::error!(%error, "the access log stays in the old file"),
+            },
             Message::Flush(done) => {
                 // Who asked may have stopped waiting.
                 let _ = done.send(());
