@@ -68,9 +68,15 @@ pub enum Fault {
         /// What the last attempt met.
         source: std::io::Error,
     },
-    /// A pooled connection turned out closed before a byte of the answer came.
-    #[error("the upstream closed an idle connection: {source}")]
-    Stale {
+    /// No target of the upstream took a connection for as long as `hold` says. Nothing was sent.
+    #[error("no upstream was up for as long as the request could wait: {source}")]
+    Down {
+        /// What the last look met.
+        source: Box<Fault>,
+    },
+    /// The connection ended before a byte of the answer came.
+    #[error("the upstream closed the connection before it answered: {source}")]
+    Unanswered {
         /// What the read or write met.
         source: std::io::Error,
     },
@@ -114,11 +120,11 @@ impl Fault {
             Self::TransferCoding => StatusCode::NOT_IMPLEMENTED,
             Self::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             Self::ClientGone => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
-            Self::Unreachable { .. } | Self::Stale { .. } | Self::UpstreamBroken { .. } => {
+            Self::Unreachable { .. } | Self::Unanswered { .. } | Self::UpstreamBroken { .. } => {
                 StatusCode::BAD_GATEWAY
             }
             Self::ConnectTimeout | Self::ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
-            Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable(_) | Self::Down { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -127,7 +133,8 @@ impl Fault {
     pub fn blame(&self) -> Blame {
         match self {
             Self::Unreachable { .. }
-            | Self::Stale { .. }
+            | Self::Down { .. }
+            | Self::Unanswered { .. }
             | Self::UpstreamBroken { .. }
             | Self::ConnectTimeout
             | Self::ResponseTimeout => Blame::Upstream,
@@ -175,7 +182,8 @@ impl Fault {
             Self::Version => "version",
             Self::ClientGone => "client_gone",
             Self::Unreachable { .. } => "unreachable",
-            Self::Stale { .. } => "stale",
+            Self::Down { .. } => "down",
+            Self::Unanswered { .. } => "unanswered",
             Self::UpstreamBroken { .. } => "upstream_broken",
             Self::ConnectTimeout => "connect_timeout",
             Self::ResponseTimeout => "response_timeout",

@@ -172,6 +172,8 @@ office = ["203.0.113.0/24"]
 domains = ["{NAME}"]
 upstream = "{at}"
 certificate = "internal"
+  [site.proxy]
+  hold = "0s"
   [[site.route]]
   path = "/office/"
   upstream = "{at}"

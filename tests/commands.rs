@@ -405,7 +405,8 @@ impl Drop for Running {
 /// One site on [`ROWS`].
 fn site(upstream: &str) -> String {
     format!(
-        "{ROWS}\n[[site]]\ndomains = [\"{NAME}\"]\nupstream = \"{upstream}\"\ncertificate = \"internal\"\n"
+        "{ROWS}\n[[site]]\ndomains = [\"{NAME}\"]\nupstream = \"{upstream}\"\ncertificate = \"internal\"\n\
+         [site.proxy]\nhold = \"0s\"\n"
     )
 }
 

@@ -232,7 +232,8 @@ fn other_names_inside_tls_get_421_and_own_ones_are_the_same_site() {
 fn an_upstream_that_is_not_there_is_a_502_that_names_nothing() {
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let edge = Edge::start(&format!(
-        "{}\n[[site]]\ndomains = [\"{NAME}\"]\nupstream = \"{closed}\"\ncertificate = \"internal\"\n",
+        "{}\n[[site]]\ndomains = [\"{NAME}\"]\nupstream = \"{closed}\"\ncertificate = \"internal\"\n\
+         [site.proxy]\nhold = \"0s\"\n",
         crate::support::edge::ROWS
     ));
     let answer = client::connect(&edge).get("/").unwrap();

@@ -313,6 +313,77 @@ fn a_target_that_is_not_there_is_passed_over() {
     assert_eq!(upstream.mark(), 10);
 }
 
+/// While the upstream restarts, requests wait for it instead of failing: a POST too, for nothing of it was sent.
+#[test]
+fn a_request_waits_while_the_upstream_restarts() {
+    let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = held.local_addr().unwrap();
+    drop(held);
+    let edge = Edge::start(&format!(
+        "{ROWS}\n[[site]]\ndomains = [\"{NAME}\"]\nupstream = \"{address}\"\ncertificate = \"internal\"\n\
+         [site.proxy]\nhold = \"60s\"\n"
+    ));
+    let mut clients: Vec<_> = (0..10).map(|_| connect(&edge)).collect();
+    for client in &mut clients {
+        client.send(format!("POST / HTTP/1.1\r\nHost: {NAME}\r\nContent-Length: 2\r\n\r\nhi")).unwrap();
+    }
+    // The edge has read them all, and looked, once this one has given up.
+    let mut impatient = connect(&edge);
+    impatient.send(format!("GET /impatient HTTP/1.1\r\nHost: {NAME}\r\n\r\n")).unwrap();
+    drop(impatient);
+    edge.access_line(0, "a line for who gave up", |line| {
+        line["path"] == "/impatient" && line["status"] == 499
+    });
+    let listener = std::net::TcpListener::bind(address).unwrap();
+    let answering = std::thread::spawn(move || {
+        for _ in 0..10 {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut seen = Vec::new();
+            let mut octet = [0];
+            while !seen.ends_with(b"\r\n\r\nhi") {
+                stream.read_exact(&mut octet).unwrap();
+                seen.extend_from_slice(&octet);
+            }
+            stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").unwrap();
+        }
+    });
+    assert!(clients.iter_mut().all(|client| client.response().unwrap().status == 200));
+    answering.join().unwrap();
+}
+
+#[test]
+fn a_request_waits_no_longer_than_it_may() {
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let edge = Edge::start(&format!(
+        "{ROWS}\n[[site]]\ndomains = [\"{NAME}\"]\nupstream = \"{closed}\"\ncertificate = \"internal\"\n\
+         [site.proxy]\nhold = \"100ms\"\n"
+    ));
+    let answer = connect(&edge).get("/").unwrap();
+    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("5")));
+    let line = edge.access_line(0, "a line that says why", |line| line["path"] == "/");
+    assert_eq!(line["refused"], "down");
+}
+
+/// A worker that takes a request and dies without a word: what may be sent twice is sent again, what may not is a 502.
+#[test]
+fn only_what_may_run_twice_is_sent_to_another_worker() {
+    let dying = Upstream::start(|seen, stream| {
+        if seen.target == "/second" {
+            return Ok(Then::Close);
+        }
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")?;
+        Ok(Then::Close)
+    });
+    let edge = edge(&dying);
+    let mark = dying.mark();
+    assert_eq!(connect(&edge).get("/second").unwrap().status, 502);
+    assert_eq!(dying.mark() - mark, 3, "once, and twice again");
+    let post = format!("POST /second HTTP/1.1\r\nHost: {NAME}\r\nContent-Length: 2\r\n\r\nhi");
+    let mark = dying.mark();
+    assert_eq!(connect(&edge).ask(post).unwrap().status, 502);
+    assert_eq!(dying.mark() - mark, 1, "never twice");
+}
+
 #[test]
 fn the_longest_route_wins() {
     let (first, second) = (Upstream::echo(), Upstream::echo());

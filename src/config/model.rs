@@ -195,8 +195,23 @@ pub struct Proxy {
     pub connect_timeout: Duration,
     /// How long the upstream may say nothing while the edge waits for its answer.
     pub response_timeout: Duration,
+    /// How long a request waits while no target takes a connection; zero: not at all.
+    pub hold: Duration,
+    /// How often a request that may be sent twice is sent again when a fresh connection ends without an answer.
+    pub retries: u32,
+    /// Which target is next.
+    pub balance: Balance,
     /// What is kept of requests and answers for slow clients.
     pub buffers: Buffers,
+}
+
+/// How one of several targets is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Balance {
+    /// The one with the fewest requests in progress.
+    LeastBusy,
+    /// Each in turn.
+    RoundRobin,
 }
 
 /// How a slow client is kept away from a worker.

@@ -244,8 +244,8 @@ mod tests {
 
     use super::*;
     use crate::config::model::{
-        AccessLog, Admin, Bind, Buffers, Certificate, Limits, Log, LogFormat, LogLevel, Place, Process, Row,
-        Serve, Store, Target, Tls, TlsVersion,
+        AccessLog, Admin, Balance, Bind, Buffers, Certificate, Limits, Log, LogFormat, LogLevel, Place,
+        Process, Row, Serve, Store, Target, Tls, TlsVersion,
     };
 
     #[test]
@@ -349,7 +349,15 @@ mod tests {
     fn proxy() -> Proxy {
         let target = Target::Tcp { host: "django".into(), port: 8000, tls: false };
         let second = Duration::from_secs(1);
-        Proxy { targets: vec![target], connect_timeout: second, response_timeout: second, buffers: BUFFERS }
+        Proxy {
+            targets: vec![target],
+            connect_timeout: second,
+            response_timeout: second,
+            hold: second,
+            retries: 2,
+            balance: Balance::LeastBusy,
+            buffers: BUFFERS,
+        }
     }
 
     fn route(path: &str, action: Action) -> Route {

@@ -11,6 +11,7 @@ use http::{Method, StatusCode};
 use http_body::Body as _;
 use tokio::io::{AsyncReadExt, AsyncWrite};
 
+use super::balance::Busy;
 use super::conn::{Conn, Io};
 use super::{Outgoing, Pools};
 use crate::fault::Fault;
@@ -49,6 +50,7 @@ pub enum Chunk {
 pub struct Call {
     /// None once it went back to its pool.
     conn: Option<Conn>,
+    _busy: Busy,
     pools: Pools,
     timeout: Duration,
     method: Method,
@@ -97,7 +99,7 @@ enum Receiver {
 }
 
 impl Call {
-    pub(super) fn new(conn: Conn, pools: Pools, timeout: Duration, outgoing: Outgoing) -> Self {
+    pub(super) fn new(conn: Conn, busy: Busy, pools: Pools, timeout: Duration, outgoing: Outgoing) -> Self {
         let sender = Sender {
             front: outgoing.head.clone(),
             head: outgoing.head,
@@ -110,6 +112,7 @@ impl Call {
         };
         Self {
             conn: Some(conn),
+            _busy: busy,
             pools,
             timeout,
             method: outgoing.method,
@@ -261,18 +264,18 @@ impl Call {
 
     /// The connection ended where a head was due.
     fn ended(&mut self, source: io::Error) -> Fault {
-        let fresh = self.conn.as_ref().is_none_or(|conn| !conn.reused || !conn.buffer.is_empty());
+        let silent = self.conn.as_ref().is_some_and(|conn| conn.buffer.is_empty()) && self.interim == 0;
         let source = match &mut self.sender.phase {
             Phase::Broken(error) => error.take().unwrap_or(source),
             _ => source,
         };
-        if fresh || self.interim > 0 {
-            return Fault::UpstreamBroken {
-                reason: "it closed the connection before it answered",
-                source: Some(source),
-            };
+        if silent {
+            return Fault::Unanswered { source };
         }
-        Fault::Stale { source }
+        Fault::UpstreamBroken {
+            reason: "it closed the connection inside the answer's head",
+            source: Some(source),
+        }
     }
 
     /// The answer is whole. The connection is good for another request if both directions ended where they

@@ -4,6 +4,7 @@
 //! target, and gives back the head of the answer and a [`Call`] from which its body is read. Everything happens in the
 //! task of the client's connection: there is no task for an upstream connection, and no channel.
 
+mod balance;
 mod call;
 mod conn;
 mod dial;
@@ -11,14 +12,16 @@ mod pool;
 mod resolve;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
+use balance::{Busy, Targets};
 pub use call::{Answer, Call, Chunk};
+use conn::Conn;
 pub use conn::Io;
 pub use pool::Pools;
 
@@ -27,12 +30,16 @@ use crate::config::model::Proxy;
 use crate::fault::Fault;
 use crate::wire::Body;
 
+/// How long a request that is held waits before it looks for a target again, at first and at most.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+
 /// One upstream of the configuration. Workers share it, each with connections of its own.
 #[derive(Debug)]
 pub struct Upstream {
     proxy: Proxy,
     id: u64,
-    next: AtomicUsize,
+    targets: Targets,
     disk: Arc<DiskBudget>,
 }
 
@@ -88,7 +95,12 @@ impl Upstream {
         static IDS: AtomicU64 = AtomicU64::new(0);
         let id = IDS.fetch_add(1, Ordering::Relaxed);
         let disk = Arc::new(DiskBudget { left: AtomicU64::new(proxy.buffers.disk) });
-        Arc::new(Self { proxy: proxy.clone(), id, next: AtomicUsize::new(0), disk })
+        Arc::new(Self {
+            proxy: proxy.clone(),
+            id,
+            targets: Targets::new(proxy.targets.len(), proxy.balance),
+            disk,
+        })
     }
 
     /// What its exchanges may put on disk.
@@ -103,9 +115,9 @@ impl Upstream {
 
     /// Sends a request and waits for the first head of the answer, which may be an interim one.
     ///
-    /// Each target is tried once, beginning with the next in turn, until one takes the connection. A pooled
-    /// connection that turns out closed is replaced by a fresh one, where sending twice is safe (RFC 9110
-    /// section 9.2.2) and the body was not touched.
+    /// Where the connection ends without a byte of an answer, the request goes again on another one, if sending it twice
+    /// is safe (RFC 9110 section 9.2.2) or nothing of it was sent: as often as it takes where the connection was a
+    /// pooled one, `retries` times where it was fresh.
     pub async fn call(
         &self,
         permit: Permit<Route>,
@@ -113,34 +125,63 @@ impl Upstream {
         mut outgoing: Outgoing,
         trace: &mut Trace,
     ) -> Result<(Answer, Call), Fault> {
+        let mut retries = self.proxy.retries;
         loop {
-            let conn = self.connection(permit, pools, &outgoing.method, trace).await?;
-            let mut call = Call::new(conn, pools.clone(), self.proxy.response_timeout, outgoing);
+            let (conn, busy) = self.connection_in_time(permit, pools, &outgoing.method, trace).await?;
+            let fresh = !conn.reused;
+            let mut call = Call::new(conn, busy, pools.clone(), self.proxy.response_timeout, outgoing);
             match call.head().await {
                 Ok(answer) => return Ok((answer, call)),
-                Err(fault @ Fault::Stale { .. }) => outgoing = call.take_back().ok_or(fault)?,
+                Err(fault @ Fault::Unanswered { .. }) => {
+                    let left = if fresh { retries.checked_sub(1) } else { Some(retries) };
+                    let (Some(left), Some(again)) = (left, call.take_back()) else { return Err(fault) };
+                    (retries, outgoing) = (left, again);
+                }
                 Err(fault) => return Err(fault),
             }
         }
     }
 
+    /// A connection as soon as a target takes one: while none does, a deploy most often, the request waits up to `hold`.
+    async fn connection_in_time(
+        &self,
+        permit: Permit<Route>,
+        pools: &Pools,
+        method: &Method,
+        trace: &mut Trace,
+    ) -> Result<(Conn, Busy), Fault> {
+        let mut pause = FIRST_PAUSE;
+        let start = Instant::now();
+        loop {
+            let fault = match self.connection(permit, pools, method, trace).await {
+                Err(fault) if fault.never_sent() && !self.proxy.hold.is_zero() => fault,
+                settled => return settled,
+            };
+            let left = self.proxy.hold.saturating_sub(start.elapsed());
+            if left.is_zero() {
+                return Err(Fault::Down { source: Box::new(fault) });
+            }
+            sleep(pause.min(left)).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// A pooled connection or a fresh one, to the best target that takes it.
     async fn connection(
         &self,
         permit: Permit<Route>,
         pools: &Pools,
         method: &Method,
         trace: &mut Trace,
-    ) -> Result<conn::Conn, Fault> {
-        let first = self.next.fetch_add(1, Ordering::Relaxed);
+    ) -> Result<(Conn, Busy), Fault> {
         let mut last = Fault::Unavailable("the upstream has no target");
-        for turn in 0..self.proxy.targets.len() {
-            let index = first.wrapping_add(turn) % self.proxy.targets.len();
+        for index in self.targets.in_order() {
             let Some(target) = self.proxy.targets.get(index) else { continue };
             let key = pool::Key { upstream: self.id, target: index };
             if let Some(conn) = pools.take(key, method.is_idempotent()) {
                 trace.peer = Some(conn.peer.clone());
                 trace.connect = None;
-                return Ok(conn);
+                return Ok((conn, self.targets.begin(index)));
             }
             let start = Instant::now();
             // Boxed: dialing is rare, and its state is larger than all the rest of a request's.
@@ -148,8 +189,9 @@ impl Upstream {
                 Box::pin(pools.dialer().dial(permit, target, key, self.proxy.connect_timeout, trace));
             let dialed = dialing.await;
             trace.connect = Some(start.elapsed());
+            self.targets.note(index, dialed.is_ok());
             match dialed {
-                Ok(conn) => return Ok(conn),
+                Ok(conn) => return Ok((conn, self.targets.begin(index))),
                 Err(fault) => last = fault,
             }
         }

@@ -185,10 +185,20 @@ pub static PROXY: Table = Table {
             Is("1GiB"),
             "How much of all bodies waits on disk, in unlinked files",
         ),
-        later("balance", "How one of several upstreams is chosen"),
+        key(
+            "balance",
+            Choice(&["least-busy", "round-robin"]),
+            Is("least-busy"),
+            "How one of several upstreams is chosen",
+        ),
         later("health", "Asking upstreams whether they are well"),
-        later("hold", "Waiting while no upstream is up"),
-        later("retries", "Asking another upstream"),
+        key(
+            "hold",
+            Duration("0s", "10m"),
+            Is("10s"),
+            "How long a request waits while no upstream takes a connection",
+        ),
+        key("retries", Whole(0, 10), Is("2"), "How often a request that may be sent twice is sent again"),
         later("headers", "Headers set or removed on responses"),
     ],
 };

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::super::model::{Action, Buffers, Certificate, PathPattern, Place, Proxy, Route, RowId, Site};
+use super::super::model::{
+    Action, Balance, Buffers, Certificate, PathPattern, Place, Proxy, Route, RowId, Site,
+};
 use super::super::raw::{Table, Value, did_you_mean};
 use super::super::schema::CERTIFICATE;
 use super::super::units::show_duration;
@@ -237,6 +239,12 @@ fn timeouts(table: &Table<'_>) -> Proxy {
         disk: size("buffer_disk"),
     };
     Proxy {
+        hold: duration("hold"),
+        retries: proxy.whole("retries").and_then(|count| u32::try_from(count).ok()).unwrap_or_default(),
+        balance: match proxy.choice("balance") {
+            Some("round-robin") => Balance::RoundRobin,
+            _ => Balance::LeastBusy,
+        },
         buffers,
         targets: Vec::new(),
         connect_timeout: duration("connect_timeout"),
