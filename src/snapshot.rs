@@ -4,7 +4,7 @@
 //! anew, so that a keep-alive connection obeys a new allow list; what must outlive a reload is carried over from the
 //! previous one: upstreams with their pools, internal certificates, session-ticket keys.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -15,6 +15,7 @@ use crate::config::model::{Bind, Certificate, Config, Row, RowId, Serve, Site};
 use crate::config::problem::{Problem, Problems};
 use crate::name::HostPattern;
 use crate::route::{SiteEntry, Table};
+use crate::tls::challenges::Book;
 use crate::tls::{Authority, Shared, SiteTls, StoreError, TlsProblem};
 
 /// The running configuration.
@@ -29,6 +30,8 @@ pub struct Snapshot {
     rows: HashMap<Bind, RowId>,
     /// By [`RowId`]: where the row really listens.
     ports: Box<[u16]>,
+    /// What CAs may ask for just now.
+    pub challenges: Book,
     /// By [`SiteEntry::index`].
     tls: Box<[Arc<SiteTls>]>,
 }
@@ -57,6 +60,7 @@ impl Snapshot {
             rows: config.rows.iter().enumerate().map(|(index, row)| (row.bind, RowId(index))).collect(),
             ports: config.rows.iter().map(|row| port(row.bind)).collect(),
             tls: tls.into(),
+            challenges: shared.challenges().clone(),
             config: Arc::new(config),
         };
         Ok((snapshot, warnings))
@@ -133,6 +137,9 @@ impl Live {
 struct Certificates<'a> {
     config: &'a Config,
     previous: HashMap<&'a [HostPattern], (&'a Site, &'a Arc<SiteTls>)>,
+    older: Option<&'a Snapshot>,
+    /// Which sites of `older` have a name.
+    owners: HashMap<HostPattern, Vec<usize>>,
     shared: &'a Arc<Shared>,
     authority: Option<Arc<Authority>>,
     problems: Vec<Problem>,
@@ -141,8 +148,16 @@ struct Certificates<'a> {
 
 impl<'a> Certificates<'a> {
     fn new(config: &'a Config, previous: Option<&'a Snapshot>, shared: &'a Arc<Shared>) -> Self {
-        let previous = previous_sites(config, previous);
-        Self { config, previous, shared, authority: None, problems: Vec::new(), warnings: Vec::new() }
+        Self {
+            config,
+            previous: previous_sites(config, previous),
+            older: previous,
+            owners: previous.map(owners).unwrap_or_default(),
+            shared,
+            authority: None,
+            problems: Vec::new(),
+            warnings: Vec::new(),
+        }
     }
 
     /// None where something is wrong.
@@ -161,6 +176,7 @@ impl<'a> Certificates<'a> {
         match SiteTls::load(site, &self.config.tls, self.shared, open) {
             Ok(loaded) => {
                 self.warnings.extend(loaded.warnings.into_iter().map(problem));
+                self.adopt(site, &loaded.tls);
                 Some(loaded.tls)
             }
             Err(problems) => {
@@ -170,16 +186,31 @@ impl<'a> Certificates<'a> {
         }
     }
 
-    /// An internal certificate, for the same names, from the same store, stays in use. Files are read again: a
+    /// A certificate of the edge's own CA, or of an ACME CA, stays in use for the same names. Files are read again: a
     /// reload that names wrong ones is to be refused.
     fn kept(&self, site: &Site) -> Option<Arc<SiteTls>> {
         let (old, tls) = self.previous.get(site.domains.as_slice())?;
-        let same = site.certificate == Certificate::Internal
-            && old.certificate == Certificate::Internal
+        let same = matches!(site.certificate, Certificate::Internal | Certificate::Acme)
+            && old.certificate == site.certificate
             && old.client_ca.is_none()
             && site.client_ca.is_none()
             && old.redirect == site.redirect;
         same.then(|| Arc::clone(tls))
+    }
+
+    /// A site that is to have certificates from an ACME CA begins with those that the previous configuration has for
+    /// its names.
+    fn adopt(&self, site: &Site, tls: &SiteTls) {
+        if site.certificate != Certificate::Acme {
+            return;
+        }
+        let owners: BTreeSet<usize> =
+            names(site).filter_map(|name| self.owners.get(&name)).flatten().copied().collect();
+        for owner in owners {
+            if let Some(older) = self.older.and_then(|older| older.tls.get(owner)) {
+                tls.adopt(older);
+            }
+        }
     }
 }
 
@@ -191,6 +222,19 @@ fn previous_sites<'a>(
     let same = |old: &&Snapshot| old.config.store == config.store && old.config.tls == config.tls;
     let sites = previous.filter(same).map(|old| old.config.sites.iter().zip(&old.tls));
     sites.into_iter().flatten().map(|(site, tls)| (site.domains.as_slice(), (site, tls))).collect()
+}
+
+fn owners(snapshot: &Snapshot) -> HashMap<HostPattern, Vec<usize>> {
+    let mut owners: HashMap<HostPattern, Vec<usize>> = HashMap::new();
+    for (index, site) in snapshot.config.sites.iter().enumerate() {
+        names(site).for_each(|name| owners.entry(name).or_default().push(index));
+    }
+    owners
+}
+
+/// Everything that a site is called.
+fn names(site: &Site) -> impl Iterator<Item = HostPattern> {
+    site.domains.iter().cloned().chain(site.redirect.iter().cloned().map(HostPattern::Exact))
 }
 
 fn problem(problem: TlsProblem) -> Problem {

@@ -136,6 +136,7 @@ fn describe(out: &mut String, config: &Config, site: &Site) {
     }
     fact("ports", &rows(config, &site.rows));
     match &site.certificate {
+        Certificate::Acme => fact("certificate", "acme"),
         Certificate::Internal => fact("certificate", "internal (the edge's own CA)"),
         Certificate::Files { cert, key } => {
             fact("certificate", &cert.display().to_string());

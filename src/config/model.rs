@@ -139,6 +139,8 @@ pub struct Site {
 /// Where a site's certificate comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Certificate {
+    /// An ACME CA, as `[acme]` says.
+    Acme,
     /// The edge's own CA, for development.
     Internal,
     /// PEM files, watched.

@@ -17,7 +17,7 @@ use crate::limit::connections::{Ceilings, Guard};
 use crate::name::Hostname;
 use crate::net::proxy_protocol;
 use crate::snapshot::Snapshot;
-use crate::tls::{self, Alpn, Handshaken};
+use crate::tls::{self, Alpn, Handshaken, Reason};
 
 /// Serves one accepted socket to its end. An address that may not come in is told nothing: not one byte is read or
 /// written before the gate was asked.
@@ -116,12 +116,13 @@ async fn https(worker: Rc<Worker>, seat: Seat, tcp: TcpStream, client: ClientAdd
     let snapshot = worker.live.load();
     let shaking = Box::pin(async move {
         let choose = |name: &Hostname| {
-            let (row, _) = snapshot.row(at.0)?;
-            let site = snapshot.table.site(row, name.as_str())?;
-            snapshot.tls(site).map(|tls| tls.config())
+            let site = snapshot.row(at.0).and_then(|(row, _)| snapshot.table.site(row, name.as_str()));
+            let tls = site.and_then(|site| snapshot.tls(site)).ok_or(Reason::UnknownName)?;
+            tls.config(name).ok_or(Reason::NoCertificate)
         };
         let deadline = snapshot.config.limits.handshake_timeout;
-        timeout(deadline, tls::accept(tcp, choose)).await.unwrap_or_else(|_| Err(tls::Refusal::timeout()))
+        let accepting = tls::accept(tcp, &snapshot.challenges, choose);
+        timeout(deadline, accepting).await.unwrap_or_else(|_| Err(tls::Refusal::timeout()))
     });
     match shaking.await {
         Ok(shaken) => {

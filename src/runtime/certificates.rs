@@ -38,7 +38,7 @@ fn tell(site: &Site, tls: &SiteTls) {
     match tls.refresh() {
         Refresh::Unchanged => {}
         Refresh::Reloaded => {
-            let not_after = tls.not_after().format(&Rfc3339).unwrap_or_default();
+            let not_after = tls.expiry().and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_default();
             tracing::info!(site = name, not_after, "a new certificate is in use");
             tls.warnings().iter().for_each(warn);
         }

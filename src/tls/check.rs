@@ -77,6 +77,8 @@ impl Validity {
 pub(super) struct Checked {
     pub(super) certified: CertifiedKey,
     pub(super) validity: Validity,
+    /// What the leaf is for.
+    pub(super) names: Vec<HostPattern>,
 }
 
 /// Checks the two PEM files against each other and against the names that must be covered. Reports all at once.
@@ -103,11 +105,22 @@ pub(super) fn check(
             None => uncovered(leaf, names).into_iter().chain([mismatch()]).collect(),
         },
     };
-    let validity = Validity::of(leaf);
+    let (validity, names) = (Validity::of(leaf), dns_names(leaf));
     match loaded {
-        Ok(key) if findings.is_empty() => Ok(Checked { certified: CertifiedKey::new(chain, key), validity }),
+        Ok(key) if findings.is_empty() => {
+            Ok(Checked { certified: CertifiedKey::new(chain, key), validity, names })
+        }
         _ => Err(findings),
     }
+}
+
+/// Who issued a leaf, as a person would call them, and its serial number in hexadecimal.
+pub(super) fn origin(leaf: &CertificateDer<'_>) -> (String, String) {
+    let Ok((_, leaf)) = X509Certificate::from_der(leaf) else { return Default::default() };
+    let issuer = leaf.issuer();
+    let parts = issuer.iter_organization().chain(issuer.iter_common_name());
+    let parts: Vec<&str> = parts.filter_map(|part| part.as_str().ok()).collect();
+    (parts.join(" "), format!("{:x}", leaf.serial))
 }
 
 /// The certificates of a PEM file; at least one.
@@ -236,7 +249,8 @@ fn dns_names(leaf: &X509Certificate<'_>) -> Vec<HostPattern> {
     extension.value.general_names.iter().filter_map(dns).collect()
 }
 
-fn covers(has: &HostPattern, name: &HostPattern) -> bool {
+/// Whether a certificate's name is good for a site's.
+pub(super) fn covers(has: &HostPattern, name: &HostPattern) -> bool {
     match name {
         HostPattern::Exact(host) => has.matches(host),
         HostPattern::Wildcard(_) => has == name,

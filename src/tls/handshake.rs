@@ -19,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio_rustls::StartHandshake;
 use tokio_rustls::server::TlsStream;
 
+use super::challenges::{ACME_TLS, Book};
 use super::hello::{self, Opening};
 use super::policy::SiteConfig;
 use crate::name::Hostname;
@@ -91,6 +92,10 @@ pub enum Reason {
     BadName,
     /// A name that no site has.
     UnknownName,
+    /// A name whose site has no certificate for it yet.
+    NoCertificate,
+    /// None at all: a CA's validation (RFC 8737) was answered, and has nothing more to say.
+    Challenge,
     /// No version that is spoken here.
     ProtocolVersion,
     /// No suite, group or signature scheme in common.
@@ -120,6 +125,8 @@ impl Reason {
             Self::NoSni => "no_sni",
             Self::BadName => "bad_name",
             Self::UnknownName => "unknown_name",
+            Self::NoCertificate => "no_certificate",
+            Self::Challenge => "challenge",
             Self::ProtocolVersion => "protocol_version",
             Self::HandshakeFailure => "handshake_failure",
             Self::NoProtocol => "no_protocol",
@@ -134,12 +141,14 @@ impl Reason {
     }
 }
 
-/// Answers one TLS handshake. `choose` gives the configuration of the site that a name belongs to; None refuses it.
+/// Answers one TLS handshake. `choose` gives the configuration for a name, or why there is none. A CA that validates
+/// one of the names in `book` is answered before `choose` is asked.
 ///
 /// Has no deadline of its own, but for a second in which a refused client may leave: the caller puts one around it.
 pub async fn accept<IO>(
     mut io: IO,
-    choose: impl FnOnce(&Hostname) -> Option<Arc<SiteConfig>>,
+    book: &Book,
+    choose: impl FnOnce(&Hostname) -> Result<Arc<SiteConfig>, Reason>,
 ) -> Result<Handshaken<IO>, Refusal>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
@@ -148,23 +157,71 @@ where
         Ok(accepted) => accepted,
         Err(Broken { refusal, alert }) => return Err(part(&mut io, &alert, refusal).await),
     };
+    if let Some((name, config)) = challenged(&accepted, book) {
+        return Err(validate(io, accepted, name, &config).await);
+    }
     match named(&accepted, choose) {
         Ok((name, config)) => finish(io, accepted, name, &config).await,
         Err(refusal) => Err(part(&mut io, &fatal(AlertDescription::UnrecognisedName), refusal).await),
     }
 }
 
+/// Answers a CA's validation of a name in `book`, and nothing else: whoever says anything else hears nothing at all.
+/// For ports that are closed to whom this is. The caller puts a deadline around it.
+pub async fn answer_challenge<IO>(mut io: IO, book: &Book) -> Refusal
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let accepted = match read_hello(&mut io).await {
+        Ok(accepted) => accepted,
+        Err(Broken { refusal, .. }) => return refusal,
+    };
+    match challenged(&accepted, book) {
+        Some((name, config)) => validate(io, accepted, name, &config).await,
+        None => Refusal::because(Reason::UnknownName),
+    }
+}
+
+/// The challenge that a hello is about: its one protocol is `acme-tls/1` (RFC 8737 section 3).
+fn challenged(accepted: &Accepted, book: &Book) -> Option<(Hostname, Arc<SiteConfig>)> {
+    if book.is_empty() {
+        return None;
+    }
+    let hello = accepted.client_hello();
+    let mut protocols = hello.alpn()?;
+    if (protocols.next(), protocols.next()) != (Some(ACME_TLS), None) {
+        return None;
+    }
+    let name = Hostname::from_wire(hello.server_name()?.as_bytes())?;
+    let config = book.alpn(&name)?;
+    Some((name, config))
+}
+
+/// The handshake is the whole answer: the connection ends with it (RFC 8737 section 3).
+async fn validate<IO>(io: IO, accepted: Accepted, name: Hostname, config: &SiteConfig) -> Refusal
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    match finish(io, accepted, name, config).await {
+        Ok(Handshaken { mut stream, name, .. }) => {
+            let _ = tokio::time::timeout(LINGER, stream.shutdown()).await;
+            Refusal { name: Some(name), ..Refusal::because(Reason::Challenge) }
+        }
+        Err(refusal) => refusal,
+    }
+}
+
 /// The name that the hello asks for, and what its site answers with.
 fn named(
     accepted: &Accepted,
-    choose: impl FnOnce(&Hostname) -> Option<Arc<SiteConfig>>,
+    choose: impl FnOnce(&Hostname) -> Result<Arc<SiteConfig>, Reason>,
 ) -> Result<(Hostname, Arc<SiteConfig>), Refusal> {
     let hello = accepted.client_hello();
     let asked = hello.server_name().ok_or_else(|| Refusal::because(Reason::NoSni))?;
     let name = Hostname::from_wire(asked.as_bytes()).ok_or_else(|| Refusal::because(Reason::BadName))?;
     match choose(&name) {
-        Some(config) => Ok((name, config)),
-        None => Err(Refusal { name: Some(name), ..Refusal::because(Reason::UnknownName) }),
+        Ok(config) => Ok((name, config)),
+        Err(reason) => Err(Refusal { name: Some(name), ..Refusal::because(reason) }),
     }
 }
 

@@ -3,21 +3,25 @@
 //! - `policy`: what is spoken, and who shares tickets with whom: [`Shared`], [`SiteConfig`]
 //! - `handshake`: from a socket to a stream, or to an alert that really arrives: [`accept`]
 //! - `site`: one site's certificate, checked, watched, renewed: [`SiteTls`]
+//! - [`challenges`]: what CAs may ask for just now: [`challenges::Book`]
 //! - `authority`: the edge's own CA, for development: [`Authority`]
 //! - [`upstream`]: TLS as a client, to `https://` upstreams
 
 mod authority;
+pub mod challenges;
 mod check;
 mod handshake;
 mod hello;
 mod policy;
 pub(crate) mod record;
 mod site;
+mod slots;
 mod tickets;
 pub mod upstream;
 
 pub use authority::{Authority, Leaf};
-pub use handshake::{Alpn, Handshaken, Reason, Refusal, accept};
+pub use handshake::{Alpn, Handshaken, Reason, Refusal, accept, answer_challenge};
 pub use policy::{Shared, SiteConfig};
 pub use record::StoreError;
-pub use site::{Loaded, Refresh, SiteTls, TlsProblem};
+pub use site::{InUse, Loaded, Refresh, SiteTls, TlsProblem};
+pub use slots::sets;

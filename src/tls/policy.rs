@@ -14,6 +14,7 @@ use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCertUsin
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{NamedGroup, ProtocolVersion, RootCertStore, SupportedCipherSuite, SupportedProtocolVersion};
 
+use super::challenges::Book;
 use super::tickets::{PERIOD, Tickets};
 use crate::config::model::TlsVersion;
 
@@ -50,6 +51,7 @@ pub struct Shared {
     open: Arc<Policy>,
     /// Sites with them, by the exact certificates that clients must chain to. Locked while a site is loaded only.
     closed: Mutex<HashMap<Vec<CertificateDer<'static>>, Weak<Policy>>>,
+    challenges: Book,
 }
 
 impl Shared {
@@ -58,7 +60,12 @@ impl Shared {
         let hybrid = provider(HYBRID);
         let classic = provider(CLASSIC);
         let open = Arc::new(Policy::new(&hybrid, &classic, None)?);
-        Ok(Arc::new(Self { hybrid, classic, open, closed: Mutex::default() }))
+        Ok(Arc::new(Self { hybrid, classic, open, closed: Mutex::default(), challenges: Book::default() }))
+    }
+
+    /// The challenges that are pending.
+    pub fn challenges(&self) -> &Book {
+        &self.challenges
     }
 
     pub(super) fn provider(&self) -> &CryptoProvider {
@@ -150,6 +157,23 @@ pub struct SiteConfig {
 }
 
 impl SiteConfig {
+    /// What a CA that validates by TLS is answered with (RFC 8737): one certificate, one protocol, no tickets.
+    pub(super) fn challenge(
+        certified: CertifiedKey,
+        shared: &Shared,
+        protocol: &[u8],
+    ) -> Result<Self, rustls::Error> {
+        let builder = rustls::ServerConfig::builder_with_provider(Arc::clone(&shared.classic));
+        let builder = builder.with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?;
+        let resolver = Arc::new(SingleCertAndKey::from(certified));
+        let mut config = builder.with_no_client_auth().with_cert_resolver(resolver);
+        config.alpn_protocols = vec![protocol.to_vec()];
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        let config = Arc::new(config);
+        Ok(Self { hybrid: Arc::clone(&config), classic: config })
+    }
+
     pub(super) fn face(&self, hello: &ClientHello<'_>) -> Arc<rustls::ServerConfig> {
         let listed = hello.named_groups().is_some_and(|groups| groups.contains(&NamedGroup::X25519MLKEM768));
         Arc::clone(if listed { &self.hybrid } else { &self.classic })

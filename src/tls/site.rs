@@ -1,5 +1,6 @@
 //! One site's certificate: loaded, checked, watched, renewed. Handshakes read one pointer; the disk is looked at by
-//! whoever calls [`SiteTls::refresh`].
+//! whoever calls [`SiteTls::refresh`]. A site whose certificates come from a CA over time begins without one, and has
+//! them put in by [`SiteTls::install`].
 
 use std::fmt;
 use std::fs;
@@ -16,8 +17,9 @@ use super::authority::Authority;
 use super::check::{self, About, Checked, Finding, Validity};
 use super::policy::{Policy, Shared, SiteConfig};
 use super::record::StoreError;
+use super::slots::{Served, Slots};
 use crate::config::model::{Certificate, Place, Site, Tls, TlsVersion};
-use crate::name::HostPattern;
+use crate::name::{HostPattern, Hostname};
 
 /// How long to wait after a renewal that failed.
 const RETRY: Duration = Duration::minutes(10);
@@ -65,7 +67,7 @@ pub enum Refresh {
 /// One site's TLS.
 pub struct SiteTls {
     recipe: Recipe,
-    config: ArcSwap<SiteConfig>,
+    answer: ArcSwap<Answer>,
     /// Touched by [`SiteTls::refresh`] and the reports, never by a handshake.
     state: Mutex<State>,
 }
@@ -81,18 +83,76 @@ impl SiteTls {
     ) -> Result<Loaded, Vec<TlsProblem>> {
         let recipe = Recipe::new(site, tls.min_version, shared, authority)?;
         let stamps = recipe.stamps();
-        let made = recipe.make(OffsetDateTime::now_utc())?;
-        let warnings = made.warnings();
-        let state = Mutex::new(State { stamps, expired_said: made.is_expired(), made: made.facts });
-        Ok(Loaded {
-            tls: Arc::new(Self { recipe, config: ArcSwap::from_pointee(made.config), state }),
-            warnings,
-        })
+        let now = OffsetDateTime::now_utc();
+        let Made { answer, facts } = recipe.make(now, &Answer::Slots(Slots::new(site)))?;
+        let warnings = facts.warnings(&answer, now);
+        let state = Mutex::new(State { stamps, facts, said: now });
+        Ok(Loaded { tls: Arc::new(Self { recipe, answer: ArcSwap::from_pointee(answer), state }), warnings })
     }
 
-    /// What to answer a handshake with. Waits for nothing.
-    pub fn config(&self) -> Arc<SiteConfig> {
-        self.config.load_full()
+    /// What to answer a handshake for one of the site's names with; None while there is no certificate for it. Waits
+    /// for nothing.
+    pub fn config(&self, name: &Hostname) -> Option<Arc<SiteConfig>> {
+        match &**self.answer.load() {
+            Answer::One(served) => Some(Arc::clone(&served.config)),
+            Answer::Slots(slots) => slots.choose(name).map(|served| Arc::clone(&served.config)),
+        }
+    }
+
+    /// Puts a new certificate of a CA to use, from the next handshake on: the chain, leaf first, and its key, as PEM.
+    /// Checked as files are; refused as well when it has expired, and when it is for none of the site's certificates
+    /// ([`sets`](super::sets)) as a whole.
+    pub fn install(&self, chain_pem: &str, key_pem: &str) -> Result<(), TlsProblem> {
+        let checked = self.checked(chain_pem, key_pem)?;
+        if let Some(finding) = checked.validity.finding(OffsetDateTime::now_utc()) {
+            return Err(self.refused(vec![Finding { help: None, ..finding }]));
+        }
+        let names = checked.names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        if self.put(checked, Slots::install) {
+            return Ok(());
+        }
+        Err(self.refused(vec![Finding::new(format!("a certificate for {names} is none of this site's"))]))
+    }
+
+    /// Puts a stored certificate to use where there is none that is newer. One that has expired is served; one that is
+    /// for some of a set's names is served for those until the set's own comes. False where it is no use.
+    pub fn restore(&self, chain_pem: &str, key_pem: &str) -> Result<bool, TlsProblem> {
+        let checked = self.checked(chain_pem, key_pem)?;
+        Ok(self.put(checked, Slots::restore))
+    }
+
+    /// Takes over what a site of an older configuration serves, where it is of use here.
+    pub fn adopt(&self, older: &Self) {
+        let answer = older.answer.load();
+        let served: Vec<&Served> = match &**answer {
+            Answer::Slots(slots) => slots.all().collect(),
+            Answer::One(served) if matches!(older.recipe.source, Source::Files { .. }) => vec![served],
+            Answer::One(_) => Vec::new(),
+        };
+        for served in served {
+            let policy = Arc::clone(&self.state().facts.policy);
+            let served = served.under(&policy, self.recipe.lowest);
+            self.change(|slots| slots.restore(&served));
+        }
+    }
+
+    /// What is in use, and what is missing, for the reports.
+    pub fn in_use(&self) -> Vec<InUse> {
+        let in_use = |names: &[HostPattern], served: Option<&Served>| {
+            let (issuer, serial) = served.map(Served::origin).unwrap_or_default();
+            InUse {
+                names: names.to_vec(),
+                issuer,
+                serial,
+                validity: served.map(|served| (served.validity.not_before, served.validity.not_after)),
+            }
+        };
+        match &**self.answer.load() {
+            Answer::One(served) => vec![in_use(&self.recipe.names, Some(served))],
+            Answer::Slots(slots) => {
+                slots.sets().iter().map(|slot| in_use(&slot.names, slot.served.as_ref())).collect()
+            }
+        }
     }
 
     /// Looks whether the files changed or an internal certificate is due, and if so loads and checks them anew. Reads
@@ -103,34 +163,65 @@ impl SiteTls {
 
     /// What is odd about the certificate in use, now.
     pub fn warnings(&self) -> Vec<TlsProblem> {
-        self.state().made.warnings_at(OffsetDateTime::now_utc())
+        self.state().facts.warnings(&self.answer.load(), OffsetDateTime::now_utc())
     }
 
-    /// When the certificate in use ends to be valid.
-    pub fn not_after(&self) -> OffsetDateTime {
-        self.state().made.validity.not_after
+    /// When the first of the certificates in use ends to be valid; None while there is none.
+    pub fn expiry(&self) -> Option<OffsetDateTime> {
+        self.answer.load().validities().iter().map(|validity| validity.not_after).min()
     }
 
     fn refresh_at(&self, now: OffsetDateTime) -> Refresh {
         let mut state = self.state();
-        state.made.policy.turn();
+        state.facts.policy.turn();
         let stamps = self.recipe.stamps();
-        if stamps == state.stamps && state.made.renew_at.is_none_or(|at| now < at) {
-            return state.expiry(now);
+        let answer = self.answer.load_full();
+        if stamps == state.stamps && state.facts.renew_at.is_none_or(|at| now < at) {
+            return state.expiry(&answer, now);
         }
         state.stamps = stamps;
-        match self.recipe.make(now) {
-            Ok(made) => {
-                state.expired_said = made.is_expired();
-                state.made = made.facts;
-                self.config.store(Arc::new(made.config));
+        match self.recipe.make(now, &answer) {
+            Ok(Made { answer, facts }) => {
+                state.said = now;
+                state.facts = facts;
+                self.answer.store(Arc::new(answer));
                 Refresh::Reloaded
             }
             Err(problems) => {
-                state.made.renew_at = state.made.renew_at.map(|_| now + RETRY);
+                state.facts.renew_at = state.facts.renew_at.map(|_| now + RETRY);
                 Refresh::Kept(problems)
             }
         }
+    }
+
+    fn checked(&self, chain_pem: &str, key_pem: &str) -> Result<Checked, TlsProblem> {
+        let provider = self.recipe.shared.provider();
+        check::check(chain_pem.as_bytes(), key_pem.as_bytes(), &[], provider)
+            .map_err(|findings| self.refused(findings))
+    }
+
+    fn put(&self, checked: Checked, how: impl FnOnce(&mut Slots, &Served) -> bool) -> bool {
+        let policy = Arc::clone(&self.state().facts.policy);
+        let served = Served::new(checked, &policy, self.recipe.lowest);
+        self.change(|slots| how(slots, &served))
+    }
+
+    /// Changes what is in use, where that can change. Nobody else does meanwhile.
+    fn change(&self, change: impl FnOnce(&mut Slots) -> bool) -> bool {
+        let _alone = self.state();
+        let Answer::Slots(slots) = &**self.answer.load() else { return false };
+        let mut slots = slots.clone();
+        let changed = change(&mut slots);
+        if changed {
+            self.answer.store(Arc::new(Answer::Slots(slots)));
+        }
+        changed
+    }
+
+    fn refused(&self, findings: Vec<Finding>) -> TlsProblem {
+        let messages: Vec<String> = findings.iter().map(|finding| finding.message.clone()).collect();
+        let help = findings.into_iter().find_map(|finding| finding.help);
+        TlsProblem { place: self.recipe.place.clone(), message: messages.join("; "), help }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -144,43 +235,62 @@ impl fmt::Debug for SiteTls {
     }
 }
 
+/// A certificate in use, or the lack of one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InUse {
+    /// The names that it is for, as the configuration has them.
+    pub names: Vec<HostPattern>,
+    /// Who issued it.
+    pub issuer: String,
+    /// Its serial number, in hexadecimal.
+    pub serial: String,
+    /// When it begins and ends to be valid; None while there is none.
+    pub validity: Option<(OffsetDateTime, OffsetDateTime)>,
+}
+
+/// What handshakes are answered with.
+enum Answer {
+    /// One certificate for every name.
+    One(Box<Served>),
+    /// As they come.
+    Slots(Slots),
+}
+
+impl Answer {
+    fn validities(&self) -> Vec<Validity> {
+        match self {
+            Self::One(served) => vec![served.validity],
+            Self::Slots(slots) => slots.all().map(|served| served.validity).collect(),
+        }
+    }
+}
+
 /// What was seen at the last look.
 struct State {
     stamps: Vec<Option<Stamp>>,
-    made: Facts,
-    expired_said: bool,
+    facts: Facts,
+    /// Every expiry until then was told.
+    said: OffsetDateTime,
 }
 
 impl State {
-    fn expiry(&mut self, now: OffsetDateTime) -> Refresh {
-        if self.expired_said || now <= self.made.validity.not_after {
-            return Refresh::Unchanged;
-        }
-        self.expired_said = true;
-        self.made.untimely(now).map_or(Refresh::Unchanged, Refresh::Expired)
+    fn expiry(&mut self, answer: &Answer, now: OffsetDateTime) -> Refresh {
+        let due = |validity: &Validity| self.said <= validity.not_after && validity.not_after < now;
+        let first = answer.validities().into_iter().filter(due).min_by_key(|validity| validity.not_after);
+        let Some(expired) = first else { return Refresh::Unchanged };
+        self.said = expired.not_after + Duration::NANOSECOND;
+        self.facts.untimely(&expired, now).map_or(Refresh::Unchanged, Refresh::Expired)
     }
 }
 
-/// A configuration and what is known about it.
+/// What handshakes are to be answered with, and what is known about it.
 struct Made {
-    config: SiteConfig,
+    answer: Answer,
     facts: Facts,
-    now: OffsetDateTime,
-}
-
-impl Made {
-    fn warnings(&self) -> Vec<TlsProblem> {
-        self.facts.warnings_at(self.now)
-    }
-
-    fn is_expired(&self) -> bool {
-        self.now > self.facts.validity.not_after
-    }
 }
 
 struct Facts {
     policy: Arc<Policy>,
-    validity: Validity,
     renew_at: Option<OffsetDateTime>,
     place: Place,
     cert: Option<PathBuf>,
@@ -188,12 +298,13 @@ struct Facts {
 }
 
 impl Facts {
-    fn warnings_at(&self, now: OffsetDateTime) -> Vec<TlsProblem> {
-        self.untimely(now).into_iter().chain(self.standing.iter().cloned()).collect()
+    fn warnings(&self, answer: &Answer, now: OffsetDateTime) -> Vec<TlsProblem> {
+        let untimely = answer.validities().into_iter().filter_map(|validity| self.untimely(&validity, now));
+        untimely.chain(self.standing.iter().cloned()).collect()
     }
 
-    fn untimely(&self, now: OffsetDateTime) -> Option<TlsProblem> {
-        let finding = self.validity.finding(now)?;
+    fn untimely(&self, validity: &Validity, now: OffsetDateTime) -> Option<TlsProblem> {
+        let finding = validity.finding(now)?;
         Some(problem(&self.place, self.cert.as_deref(), finding))
     }
 }
@@ -208,7 +319,11 @@ struct Recipe {
     shared: Arc<Shared>,
 }
 
+/// A certificate, and when it is to be made anew.
+type Renewable = (Checked, Option<OffsetDateTime>);
+
 enum Source {
+    Acme,
     Internal(Arc<Authority>),
     Files { cert: PathBuf, key: PathBuf },
 }
@@ -222,6 +337,7 @@ impl Recipe {
     ) -> Result<Self, Vec<TlsProblem>> {
         let place = site.certificate_place.clone();
         let source = match &site.certificate {
+            Certificate::Acme => Source::Acme,
             Certificate::Internal => {
                 Source::Internal(authority().map_err(|error| store_problem(&place, &error))?)
             }
@@ -238,7 +354,8 @@ impl Recipe {
         })
     }
 
-    fn make(&self, now: OffsetDateTime) -> Result<Made, Vec<TlsProblem>> {
+    /// `before` is what was in use until now: what comes from elsewhere stays.
+    fn make(&self, now: OffsetDateTime, before: &Answer) -> Result<Made, Vec<TlsProblem>> {
         let (policy, certificate) = match (self.policy(), self.certificate(now)) {
             (Ok(policy), Ok(certificate)) => (policy, certificate),
             (policy, certificate) => {
@@ -246,15 +363,19 @@ impl Recipe {
                 return Err(client_ca.chain(certificate.err().into_iter().flatten()).collect());
             }
         };
-        let (checked, renew_at) = certificate;
         let (cert, standing) = match &self.source {
-            Source::Internal(_) => (None, Vec::new()),
+            Source::Internal(_) | Source::Acme => (None, Vec::new()),
             Source::Files { cert, key } => (Some(cert.clone()), self.open_key(key).into_iter().collect()),
         };
-        let config = policy.site(self.lowest, checked.certified);
-        let place = self.place.clone();
-        let facts = Facts { policy, validity: checked.validity, renew_at, place, cert, standing };
-        Ok(Made { config, facts, now })
+        let (answer, renew_at) = match (certificate, before) {
+            (Some((checked, renew_at)), _) => {
+                (Answer::One(Box::new(Served::new(checked, &policy, self.lowest))), renew_at)
+            }
+            (None, Answer::Slots(slots)) => (Answer::Slots(slots.under(&policy, self.lowest)), None),
+            (None, Answer::One(served)) => (Answer::One(Box::new(served.under(&policy, self.lowest))), None),
+        };
+        let facts = Facts { policy, renew_at, place: self.place.clone(), cert, standing };
+        Ok(Made { answer, facts })
     }
 
     fn policy(&self) -> Result<Arc<Policy>, TlsProblem> {
@@ -265,8 +386,9 @@ impl Recipe {
         self.shared.closed(roots).map_err(|error| problem(Finding::new(format!("not a CA: {error}"))))
     }
 
-    /// The certificate, and when an internal one is to be renewed: with a third of its life left.
-    fn certificate(&self, now: OffsetDateTime) -> Result<(Checked, Option<OffsetDateTime>), Vec<TlsProblem>> {
+    /// The certificate, and when an internal one is to be renewed: with a third of its life left. None where it comes
+    /// from elsewhere.
+    fn certificate(&self, now: OffsetDateTime) -> Result<Option<Renewable>, Vec<TlsProblem>> {
         let provider = self.shared.provider();
         match &self.source {
             Source::Internal(authority) => {
@@ -274,9 +396,12 @@ impl Recipe {
                 let life = checked.validity.not_after - checked.validity.not_before;
                 let renew_at: OffsetDateTime = checked.validity.not_after - life / 3;
                 // A root at its own end shortens the leaf: even then not at every look.
-                Ok((checked, Some(renew_at.max(now + RETRY))))
+                Ok(Some((checked, Some(renew_at.max(now + RETRY)))))
             }
-            Source::Files { cert, key } => self.read(cert, key, provider).map(|checked| (checked, None)),
+            Source::Files { cert, key } => {
+                self.read(cert, key, provider).map(|checked| Some((checked, None)))
+            }
+            Source::Acme => Ok(None),
         }
     }
 
@@ -292,7 +417,7 @@ impl Recipe {
         let certified = CertifiedKey::from_der(leaf.chain, leaf.key, provider).map_err(|error| {
             vec![problem(&self.place, None, Finding::new(format!("internal CA: {error}")))]
         })?;
-        Ok(Checked { certified, validity })
+        Ok(Checked { certified, validity, names: self.names.clone() })
     }
 
     fn read(&self, cert: &Path, key: &Path, provider: &CryptoProvider) -> Result<Checked, Vec<TlsProblem>> {
@@ -327,7 +452,7 @@ impl Recipe {
 
     fn stamps(&self) -> Vec<Option<Stamp>> {
         let files = match &self.source {
-            Source::Internal(_) => None,
+            Source::Internal(_) | Source::Acme => None,
             Source::Files { cert, key } => Some([cert, key]),
         };
         let client_ca = self.client_ca.as_ref().map(|(path, _)| path);
@@ -400,18 +525,22 @@ mod tests {
         SiteTls::load(&site, &tls, &Shared::new().unwrap(), open).unwrap().tls
     }
 
+    fn config(tls: &SiteTls) -> Arc<SiteConfig> {
+        tls.config(&Hostname::parse("a.localhost").unwrap()).unwrap()
+    }
+
     #[test]
     fn an_internal_certificate_is_renewed_with_a_third_of_its_life_left() {
         let store = tempfile::tempdir().unwrap();
         let tls = internal(store.path());
-        let (now, first) = (OffsetDateTime::now_utc(), tls.not_after());
+        let (now, first) = (OffsetDateTime::now_utc(), tls.expiry().unwrap());
         assert_eq!((first - now).whole_days(), 89);
-        let before = tls.config();
+        let before = config(&tls);
         assert!(matches!(tls.refresh_at(now + Duration::days(59)), Refresh::Unchanged));
-        assert!(Arc::ptr_eq(&before, &tls.config()));
+        assert!(Arc::ptr_eq(&before, &config(&tls)));
         assert!(matches!(tls.refresh_at(now + Duration::days(61)), Refresh::Reloaded));
-        assert!(!Arc::ptr_eq(&before, &tls.config()));
-        assert_eq!((tls.not_after() - first).whole_days(), 61);
+        assert!(!Arc::ptr_eq(&before, &config(&tls)));
+        assert_eq!((tls.expiry().unwrap() - first).whole_days(), 61);
         assert!(matches!(tls.refresh_at(now + Duration::days(62)), Refresh::Unchanged));
     }
 
@@ -420,8 +549,8 @@ mod tests {
         let store = tempfile::tempdir().unwrap();
         let tls = internal(store.path());
         // As if nobody could renew it.
-        tls.state().made.renew_at = None;
-        let after = tls.not_after() + Duration::seconds(1);
+        tls.state().facts.renew_at = None;
+        let after = tls.expiry().unwrap() + Duration::seconds(1);
         assert!(matches!(tls.refresh_at(after - Duration::minutes(1)), Refresh::Unchanged));
         match tls.refresh_at(after) {
             Refresh::Expired(problem) => assert!(problem.message.starts_with("the certificate expired on ")),

@@ -1,5 +1,6 @@
 //! TLS over real sockets: the room's own listener, rustls and openssl as clients, and raw bytes.
 
+mod acme;
 mod certificates;
 mod choices;
 mod internal;
@@ -24,6 +25,7 @@ use tokio_rustls::client::TlsStream;
 use vestibule::addr::Gate;
 use vestibule::config::model::{Certificate, Place, Site, Tls, TlsVersion};
 use vestibule::name::HostPattern;
+use vestibule::tls::challenges::Book;
 use vestibule::tls::{Alpn, Authority, Reason, Shared, SiteTls, StoreError};
 
 use crate::support::PATIENCE;
@@ -50,6 +52,11 @@ impl Listener {
     /// `sites`: patterns and what they are answered with. Each listener has a thread and a runtime of its own, as the
     /// edge's workers have.
     fn start(sites: Vec<(&str, Arc<SiteTls>)>) -> Self {
+        Self::with_book(sites, Book::default())
+    }
+
+    /// The same, with challenges that may be asked for.
+    fn with_book(sites: Vec<(&str, Arc<SiteTls>)>, book: Book) -> Self {
         let sites: Vec<_> =
             sites.into_iter().map(|(name, tls)| (HostPattern::parse(name).unwrap(), tls)).collect();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -58,7 +65,7 @@ impl Listener {
         let (report, outcomes) = mpsc::unbounded_channel();
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(serve(listener, Arc::new(sites), report));
+            runtime.block_on(serve(listener, Arc::new(sites), book, report));
         });
         Self { address, outcomes }
     }
@@ -84,20 +91,26 @@ type Sites = Arc<Vec<(HostPattern, Arc<SiteTls>)>>;
 async fn serve(
     listener: std::net::TcpListener,
     sites: Sites,
+    book: Book,
     report: mpsc::UnboundedSender<Result<Seen, Reason>>,
 ) {
     let listener = TcpListener::from_std(listener).unwrap();
     while let Ok((socket, _)) = listener.accept().await {
-        tokio::spawn(answer(socket, Arc::clone(&sites), report.clone()));
+        tokio::spawn(answer(socket, Arc::clone(&sites), book.clone(), report.clone()));
     }
 }
 
-async fn answer(socket: TcpStream, sites: Sites, report: mpsc::UnboundedSender<Result<Seen, Reason>>) {
+async fn answer(
+    socket: TcpStream,
+    sites: Sites,
+    book: Book,
+    report: mpsc::UnboundedSender<Result<Seen, Reason>>,
+) {
     let choose = |name: &vestibule::name::Hostname| {
-        let (_, tls) = sites.iter().find(|(pattern, _)| pattern.matches(name))?;
-        Some(tls.config())
+        let site = sites.iter().find(|(pattern, _)| pattern.matches(name));
+        site.ok_or(Reason::UnknownName)?.1.config(name).ok_or(Reason::NoCertificate)
     };
-    match vestibule::tls::accept(socket, choose).await {
+    match vestibule::tls::accept(socket, &book, choose).await {
         Ok(mut done) => {
             done.stream.write_all(b"hello").await.ok();
             let _ = report.send(Ok(Seen {

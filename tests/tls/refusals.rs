@@ -8,6 +8,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use rustls::{ClientConnection, pki_types::ServerName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use vestibule::tls::challenges::Book;
 use vestibule::tls::{Reason, Shared};
 
 use super::pki::Ca;
@@ -284,7 +285,11 @@ async fn a_silent_client_waits_until_the_caller_gives_up() {
         let (mut outside, inside) = tokio::io::duplex(1024);
         outside.write_all(&hello[..at]).await.unwrap();
         let patience = std::time::Duration::from_millis(5);
-        let met = tokio::time::timeout(patience, vestibule::tls::accept(inside, |_| None)).await;
+        let met = tokio::time::timeout(
+            patience,
+            vestibule::tls::accept(inside, &Book::default(), |_| Err(Reason::UnknownName)),
+        )
+        .await;
         assert!(met.is_err(), "cut at {at}");
         assert_eq!(outside.read_to_end(&mut Vec::new()).await.unwrap(), 0, "cut at {at}");
     }
@@ -305,7 +310,13 @@ fn refused(sent: &[&[u8]]) -> bool {
             let _ = outside.shutdown().await;
         };
         let listen = async { tokio::io::copy(&mut answer, &mut tokio::io::sink()).await.unwrap() };
-        let accept = async { vestibule::tls::accept(inside, |_| Some(site.config())).await.is_err() };
+        let accept = async {
+            vestibule::tls::accept(inside, &Book::default(), |name| {
+                site.config(name).ok_or(Reason::NoCertificate)
+            })
+            .await
+            .is_err()
+        };
         tokio::join!(accept, talk, listen).0
     })
 }

@@ -4,7 +4,6 @@ use std::fmt;
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-use crate::config::model::Site;
 use crate::name::HostPattern;
 
 /// The longest part of a name that a file is called by, in octets.
@@ -41,15 +40,6 @@ impl fmt::Display for RecordId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
-}
-
-/// The names of a site, as its certificates have them: one certificate for all plain names, and one for each wildcard.
-pub fn sets(site: &Site) -> Vec<Vec<HostPattern>> {
-    let redirect = site.redirect.iter().cloned().map(HostPattern::Exact);
-    let is_plain = |name: &HostPattern| matches!(name, HostPattern::Exact(_));
-    let (plain, wild): (Vec<_>, Vec<_>) = site.domains.iter().cloned().chain(redirect).partition(is_plain);
-    let plain = Some(plain).filter(|names| !names.is_empty());
-    plain.into_iter().chain(wild.into_iter().map(|name| vec![name])).collect()
 }
 
 /// What the account at a CA's directory is called.

@@ -27,9 +27,11 @@ use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, TMPFS_MAGIC, statfs};
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 
-pub use id::{RecordId, sets};
+pub use id::RecordId;
 pub use record::{AccountRecord, Ari, Bundle, Event, EventKind, PendingOrder, Record, Retry, Secret};
 pub use seal::{KeyError, Seal};
+
+pub use crate::tls::sets;
 
 use crate::tls::StoreError as FileError;
 use crate::tls::record as file;

@@ -1,0 +1,153 @@
+//! The certificates of a site that come and go while it is served: one for its plain names, one for each wildcard.
+
+use std::sync::Arc;
+
+use rustls::sign::CertifiedKey;
+
+use super::check::{self, Checked, Validity};
+use super::policy::{Policy, SiteConfig};
+use crate::config::model::{Site, TlsVersion};
+use crate::name::{HostPattern, Hostname};
+
+/// The names of a site, as its certificates have them: one certificate for all plain names, redirected ones included,
+/// and one for each wildcard.
+pub fn sets(site: &Site) -> Vec<Vec<HostPattern>> {
+    let redirect = site.redirect.iter().cloned().map(HostPattern::Exact);
+    let is_plain = |name: &HostPattern| matches!(name, HostPattern::Exact(_));
+    let (plain, wild): (Vec<_>, Vec<_>) = site.domains.iter().cloned().chain(redirect).partition(is_plain);
+    let plain = Some(plain).filter(|names| !names.is_empty());
+    plain.into_iter().chain(wild.into_iter().map(|name| vec![name])).collect()
+}
+
+/// A certificate in use.
+#[derive(Clone)]
+pub(super) struct Served {
+    certified: CertifiedKey,
+    pub(super) validity: Validity,
+    names: Vec<HostPattern>,
+    pub(super) config: Arc<SiteConfig>,
+}
+
+impl Served {
+    pub(super) fn new(checked: Checked, policy: &Policy, lowest: TlsVersion) -> Self {
+        let Checked { certified, validity, names } = checked;
+        Self { config: Arc::new(policy.site(lowest, certified.clone())), certified, validity, names }
+    }
+
+    /// The same certificate under another policy.
+    pub(super) fn under(&self, policy: &Policy, lowest: TlsVersion) -> Self {
+        Self { config: Arc::new(policy.site(lowest, self.certified.clone())), ..self.clone() }
+    }
+
+    /// Who issued it, and its serial number.
+    pub(super) fn origin(&self) -> (String, String) {
+        self.certified.cert.first().map(check::origin).unwrap_or_default()
+    }
+
+    fn covers(&self, name: &HostPattern) -> bool {
+        self.names.iter().any(|has| check::covers(has, name))
+    }
+}
+
+/// What there is for each set of names.
+#[derive(Clone)]
+pub(super) struct Slots {
+    sets: Vec<Slot>,
+    /// Certificates of other sets that are good for some of the names until their own come.
+    spares: Vec<Served>,
+}
+
+#[derive(Clone)]
+pub(super) struct Slot {
+    pub(super) names: Vec<HostPattern>,
+    pub(super) served: Option<Served>,
+}
+
+impl Slots {
+    pub(super) fn new(site: &Site) -> Self {
+        let slot = |names| Slot { names, served: None };
+        Self { sets: sets(site).into_iter().map(slot).collect(), spares: Vec::new() }
+    }
+
+    pub(super) fn sets(&self) -> &[Slot] {
+        &self.sets
+    }
+
+    /// What a name is answered with: its set's own certificate, else any other that covers it.
+    pub(super) fn choose(&self, name: &Hostname) -> Option<&Served> {
+        let pattern = HostPattern::Exact(name.clone());
+        let has = |slot: &&Slot| slot.names.contains(&pattern);
+        let matches = |slot: &&Slot| slot.names.iter().any(|own| own.matches(name));
+        let own = self.sets.iter().find(has).or_else(|| self.sets.iter().find(matches));
+        own.and_then(|slot| slot.served.as_ref())
+            .or_else(|| self.all().find(|served| served.covers(&pattern)))
+    }
+
+    /// Everything in use.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Served> {
+        self.sets.iter().filter_map(|slot| slot.served.as_ref()).chain(&self.spares)
+    }
+
+    /// Takes a new certificate up for each set that it is for. False where there is none.
+    pub(super) fn install(&mut self, served: &Served) -> bool {
+        let homes = self.homes(served);
+        for home in &homes {
+            self.place(*home, served);
+        }
+        !homes.is_empty()
+    }
+
+    /// Takes an older certificate up where there is none that is newer; if it is not for a whole set, for the names
+    /// that have none. False where it is no use.
+    pub(super) fn restore(&mut self, served: &Served) -> bool {
+        let homes = self.homes(served);
+        let newer = |slot: &Slot| {
+            slot.served.as_ref().is_none_or(|own| own.validity.not_before < served.validity.not_before)
+        };
+        let open: Vec<usize> =
+            homes.iter().copied().filter(|home| self.sets.get(*home).is_some_and(newer)).collect();
+        for home in &open {
+            self.place(*home, served);
+        }
+        if homes.is_empty() {
+            return self.spare(served);
+        }
+        !open.is_empty()
+    }
+
+    /// The same certificates under another policy.
+    pub(super) fn under(&self, policy: &Policy, lowest: TlsVersion) -> Self {
+        let served = |served: &Served| served.under(policy, lowest);
+        let slot = |slot: &Slot| Slot { names: slot.names.clone(), served: slot.served.as_ref().map(served) };
+        Self { sets: self.sets.iter().map(slot).collect(), spares: self.spares.iter().map(served).collect() }
+    }
+
+    /// The sets whose names a certificate has as they stand; without any, those that it covers.
+    fn homes(&self, served: &Served) -> Vec<usize> {
+        let with = |fits: &dyn Fn(&HostPattern) -> bool| -> Vec<usize> {
+            let sets = self.sets.iter().enumerate();
+            sets.filter(|(_, slot)| slot.names.iter().all(fits)).map(|(index, _)| index).collect()
+        };
+        let own = with(&|name| served.names.contains(name));
+        if own.is_empty() { with(&|name| served.covers(name)) } else { own }
+    }
+
+    fn place(&mut self, home: usize, served: &Served) {
+        if let Some(slot) = self.sets.get_mut(home) {
+            slot.served = Some(served.clone());
+        }
+        if self.sets.iter().all(|slot| slot.served.is_some()) {
+            self.spares.clear();
+        }
+    }
+
+    fn spare(&mut self, served: &Served) -> bool {
+        let lacking = self.sets.iter().filter(|slot| slot.served.is_none()).flat_map(|slot| &slot.names);
+        let useful = lacking.into_iter().any(|name| served.covers(name))
+            && !self.spares.iter().any(|spare| spare.certified.cert == served.certified.cert);
+        if useful {
+            self.spares.push(served.clone());
+        }
+        useful
+    }
+}
