@@ -3,12 +3,10 @@
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::Request;
 
-use crate::support::PATIENCE;
 use crate::support::client::{self, NAME, connect};
 use crate::support::edge::{Edge, HTTP, ROWS};
 use crate::support::h2client::H2Client;
@@ -423,11 +421,7 @@ fn hold(edge: &Edge, upstream: &Upstream, whole: usize) {
 /// Nothing has panicked, and every client's connection is closed: what is left are listeners, the pool, and the
 /// process's own.
 fn hold_edge(edge: &Edge) {
-    let deadline = Instant::now() + PATIENCE;
-    while edge.client_connections() > 0 {
-        assert!(Instant::now() < deadline, "{} connections of clients stay open", edge.client_connections());
-        std::thread::sleep(Duration::from_millis(5)); // the kernel tells nobody when another process closes a socket
-    }
+    edge.wait_until_no_client();
     assert!(!edge.log().all().contains("panicked"), "{}", edge.log().all());
 }
 

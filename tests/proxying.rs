@@ -422,6 +422,33 @@ certificate = "internal"
     assert_eq!(targets(&second), ["/app/deep/x"]);
 }
 
+/// An edge behind an edge: TLS to the upstream, verified against the machine's trust, and the outer edge's word about
+/// the client replaced by the inner one's own.
+#[test]
+fn an_upstream_may_speak_tls() {
+    let upstream = Upstream::echo();
+    let site = |name: &str, to: &str| {
+        format!("{ROWS}\n[[site]]\ndomains = [{name}]\nupstream = \"{to}\"\ncertificate = \"internal\"\n")
+    };
+    let inner = Edge::start(&site(&format!("\"localhost\", \"{NAME}\""), &upstream.address().to_string()));
+    let to = format!("https://localhost:{}", inner.https().port());
+    let outer = site(&format!("\"{NAME}\""), &to);
+    let trusting = Edge::start_with(&outer, &[("SSL_CERT_FILE", &inner.ca())]);
+    for _ in 0..3 {
+        assert_eq!(connect(&trusting).get("/x").unwrap().text(), "GET /x");
+    }
+    assert_eq!(h2(&trusting).ask(get("/y"), Bytes::new()).unwrap().text(), "GET /y");
+    assert_eq!(upstream.seen()[0].header("host"), Some(NAME));
+    assert_eq!(upstream.ambiguous(), Vec::<String>::new());
+    let mark = upstream.mark();
+    assert_eq!(
+        connect(&Edge::start(&outer)).get("/x").unwrap().status,
+        502,
+        "nobody vouches for the inner edge"
+    );
+    assert_eq!(upstream.mark(), mark);
+}
+
 /// A client that sends its requests without waiting for answers.
 #[test]
 fn a_long_pipeline_is_answered_in_order() {

@@ -297,11 +297,11 @@ pub struct Limits {
     pub connections_per_client: Option<usize>,
     /// The longest request body in octets, where a site or route does not say otherwise.
     pub body: u64,
-    /// How long a request's head may take to arrive, and the longest pause inside a body.
+    /// How long a request's head may take to arrive.
     pub header_timeout: Duration,
     /// How long a TLS handshake may take (a PROXY header included).
     pub handshake_timeout: Duration,
-    /// How long a connection may stay without a request.
+    /// How long a connection may stay without a request, and the longest pause inside a body or an answer.
     pub idle_timeout: Duration,
 }
 

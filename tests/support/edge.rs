@@ -7,12 +7,14 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::PATIENCE;
 use super::lines::{Lines, text};
 
 /// An https and an http row on loopback addresses, ports chosen by the kernel.
@@ -41,9 +43,15 @@ impl Edge {
     /// are added, so that everything it writes stays in its own folder.
     #[track_caller]
     pub(crate) fn start(config: &str) -> Self {
+        Self::start_with(config, &[])
+    }
+
+    /// The same, with more in its environment.
+    #[track_caller]
+    pub(crate) fn start_with(config: &str, environment: &[(&str, &Path)]) -> Self {
         let folder = tempfile::Builder::new().prefix("vestibule-test-").tempdir().unwrap();
         write_config(folder.path(), config);
-        let mut child = command(folder.path()).spawn().unwrap();
+        let mut child = command(folder.path()).envs(environment.iter().copied()).spawn().unwrap();
         let log = Lines::follow(child.stderr.take().unwrap());
         let access = Lines::follow(child.stdout.take().unwrap());
         let mut edge = Self { child, folder, log, access, rows: Vec::new() };
@@ -127,9 +135,23 @@ impl Edge {
         self.child.try_wait().unwrap().is_none()
     }
 
+    /// Waits until every client's connection is closed.
+    #[track_caller]
+    pub(crate) fn wait_until_no_client(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.client_connections() > 0 {
+            assert!(
+                Instant::now() < deadline,
+                "{} clients' connections stay open",
+                self.client_connections()
+            );
+            std::thread::sleep(Duration::from_millis(5)); // the kernel tells nobody when another process closes
+        }
+    }
+
     /// The connections that the process holds open with its clients: established or half closed, from the kernel's own
     /// tables.
-    pub(crate) fn client_connections(&self) -> usize {
+    fn client_connections(&self) -> usize {
         let own = self.socket_inodes();
         let ports: Vec<u16> = self.rows.iter().map(|(_, address)| address.port()).collect();
         let tables =

@@ -295,14 +295,14 @@ pub static LIMITS: Table = Table {
             "The most of them from one IPv4 address or IPv6 /64",
         ),
         key("body", BODY, Is("64MiB"), "The longest request body"),
-        key(
-            "header_timeout",
-            PATIENCE,
-            Is("10s"),
-            "How long a request's head may take, and the longest pause inside a body",
-        ),
+        key("header_timeout", PATIENCE, Is("10s"), "How long a request's head may take"),
         key("handshake_timeout", PATIENCE, Is("10s"), "How long a TLS handshake may take"),
-        key("idle_timeout", PATIENCE, Is("75s"), "How long a connection may stay without a request"),
+        key(
+            "idle_timeout",
+            PATIENCE,
+            Is("75s"),
+            "How long a connection may stay without a request, and the longest pause inside a body",
+        ),
     ],
 };
 
