@@ -78,6 +78,11 @@ fn authorities() -> Vec<Case> {
             forwarded("GET /x", &[("host", "also.localhost")], &[]),
         ),
         case(
+            "Host in the authority's place",
+            [less(":authority"), vec![(b"host", b"app.localhost")]].concat(),
+            forwarded("GET /x", &[("host", NAME)], &[]),
+        ),
+        case(
             "an equal Host beside the authority",
             fields(&[(b"host", b"app.localhost")]),
             forwarded("GET /x", &[("host", NAME)], &[]),

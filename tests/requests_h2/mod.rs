@@ -4,11 +4,16 @@
 mod corpus;
 
 use std::fmt::Write as _;
+use std::io::Write as _;
+use std::time::Duration;
 
 use crate::support::client::NAME;
 use crate::support::edge::{Edge, ROWS};
-use crate::support::h2raw::{CONTINUATION, END_STREAM, Field, H2, HEADERS, Outcome, RST_STREAM, block};
-use crate::support::upstream::{Seen, Upstream};
+use crate::support::h2raw::{
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, Field, H2, HEADERS, Outcome, RST_STREAM, SETTINGS,
+    WINDOW_UPDATE, block,
+};
+use crate::support::upstream::{Seen, Then, Upstream};
 
 /// What must become of the frames.
 enum Expect {
@@ -97,6 +102,48 @@ fn endless_headers_end_the_connection() {
     let outcome = if refused.is_some() { Outcome::Gone(None) } else { client.outcome(1).unwrap() };
     assert!(matches!(outcome, Outcome::Gone(_) | Outcome::Reset(_)), "{outcome:?}");
     assert_eq!(upstream.mark(), 0);
+}
+
+/// A client may wait for a 100 over HTTP/2 as well (RFC 9110 section 10.1.1).
+#[test]
+fn a_client_that_waits_for_100_gets_it() {
+    let upstream = Upstream::echo();
+    let edge = edge(&upstream);
+    let mut client = H2::connect(&edge).unwrap();
+    let head = block(&fields(&[(b"expect", b"100-continue"), (b"content-length", b"5")]));
+    client.write(HEADERS, END_HEADERS, 1, &head).unwrap();
+    let interim = client.read_until(|frame| frame.kind == HEADERS).unwrap();
+    assert_eq!(interim.flags & END_STREAM, 0);
+    client.write(DATA, END_STREAM, 1, b"hello").unwrap();
+    assert_eq!(client.outcome(1).unwrap(), Outcome::Status(200));
+    assert_eq!(upstream.seen()[0].body, b"hello");
+}
+
+/// What is limited is the pause, not the whole: a slow reader gets everything.
+#[test]
+fn a_slow_reader_is_not_cut_off() {
+    const WINDOW: u32 = 10;
+    let upstream = Upstream::start(|_, stream| {
+        write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{}", "x".repeat(100))?;
+        Ok(Then::Keep)
+    });
+    let edge = Edge::start(&format!(
+        "{ROWS}\n[limits]\nidle_timeout = \"1s\"\n\n[[site]]\ndomains = [\"{NAME}\"]\nupstream = \"{}\"\ncertificate = \"internal\"\n",
+        upstream.address()
+    ));
+    let mut client = H2::connect(&edge).unwrap();
+    // SETTINGS_INITIAL_WINDOW_SIZE (RFC 9113 section 6.5.2).
+    client.write(SETTINGS, 0, 0, &[&[0, 4], WINDOW.to_be_bytes().as_slice()].concat()).unwrap();
+    client.request(1, &fields(&[]), b"").unwrap();
+    let mut read = 0;
+    while read < 100 {
+        let frame = client.read_until(|frame| frame.stream == 1 && frame.kind != HEADERS).unwrap();
+        assert_eq!(frame.kind, DATA, "{frame:?} after {read} octets");
+        read += frame.payload.len();
+        // The pace of the client, which is what the test is about.
+        std::thread::sleep(Duration::from_millis(300));
+        client.write(WINDOW_UPDATE, 0, 1, &WINDOW.to_be_bytes()).unwrap();
+    }
 }
 
 fn edge(upstream: &Upstream) -> Edge {

@@ -15,6 +15,7 @@ pub(crate) const RST_STREAM: u8 = 3;
 pub(crate) const SETTINGS: u8 = 4;
 pub(crate) const PING: u8 = 6;
 pub(crate) const GOAWAY: u8 = 7;
+pub(crate) const WINDOW_UPDATE: u8 = 8;
 pub(crate) const CONTINUATION: u8 = 9;
 
 pub(crate) const END_STREAM: u8 = 1;
@@ -90,6 +91,16 @@ impl H2 {
             self.write(kind, ACK, 0, answer)?;
         }
         Ok(Frame { kind, flags, stream: u32::from_be_bytes([s0 & 0x7f, s1, s2, s3]), payload })
+    }
+
+    /// The next frame that `pick` accepts.
+    pub(crate) fn read_until(&mut self, pick: impl Fn(&Frame) -> bool) -> io::Result<Frame> {
+        loop {
+            let frame = self.read()?;
+            if pick(&frame) {
+                return Ok(frame);
+            }
+        }
     }
 
     /// Reads until this stream has ended in one way or another.

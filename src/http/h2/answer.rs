@@ -115,11 +115,13 @@ impl Sender {
                 Ok(false)
             }
             Chunk::End(trailers) => {
-                let sent =
-                    match trailers.map(|trailers| head::fields(&trailers)).filter(|map| !map.is_empty()) {
-                        Some(trailers) => self.stream.send_trailers(trailers),
-                        None => self.stream.send_data(Bytes::new(), true),
-                    };
+                let sent = match trailers
+                    .map(|trailers| head::passing_fields(&trailers))
+                    .filter(|map| !map.is_empty())
+                {
+                    Some(trailers) => self.stream.send_trailers(trailers),
+                    None => self.stream.send_data(Bytes::new(), true),
+                };
                 sent.map(|()| true).map_err(|_| Fault::ClientGone)
             }
         }
@@ -130,7 +132,7 @@ impl Sender {
         self.stream.reserve_capacity(self.data.len());
         while self.stream.capacity() == 0 {
             match self.stream.poll_capacity(cx) {
-                Poll::Ready(Some(Ok(_))) => self.deadline.clear(),
+                Poll::Ready(Some(Ok(_))) => {}
                 Poll::Ready(_) => return Poll::Ready(Err(Fault::ClientGone)),
                 Poll::Pending => {
                     if !self.deadline.is_set() {
@@ -141,6 +143,7 @@ impl Sender {
                 }
             }
         }
+        self.deadline.clear();
         Poll::Ready(Ok(()))
     }
 }

@@ -23,12 +23,19 @@ pub(super) struct Body {
     /// The longest pause.
     stall: Duration,
     received: Rc<Cell<u64>>,
+    /// Tells that the body was asked for, which a client may wait to hear (RFC 9110 section 10.1.1).
+    demanded: Rc<Cell<bool>>,
     ended: bool,
 }
 
 impl Body {
-    pub(super) fn new(stream: RecvStream, stall: Duration, received: Rc<Cell<u64>>) -> Self {
-        Self { stream, deadline: Deadline::default(), stall, received, ended: false }
+    pub(super) fn new(
+        stream: RecvStream,
+        stall: Duration,
+        received: Rc<Cell<u64>>,
+        demanded: Rc<Cell<bool>>,
+    ) -> Self {
+        Self { stream, deadline: Deadline::default(), stall, received, demanded, ended: false }
     }
 
     fn poll_stream(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
@@ -61,6 +68,7 @@ impl http_body::Body for Body {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        self.demanded.set(true);
         if let Poll::Ready(frame) = self.poll_stream(cx) {
             self.deadline.clear();
             return Poll::Ready(frame);

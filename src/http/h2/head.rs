@@ -8,7 +8,7 @@ use crate::http::forward::is_hop;
 use crate::http::request::{Authority, Protocol, Request, Scheme, expects_continue};
 use crate::upstream::Answer;
 use crate::wire::Known;
-use crate::wire::head::{MAX_LINES, MAX_TARGET, Version};
+use crate::wire::head::{Field, MAX_LINES, MAX_TARGET, Version};
 use crate::wire::octets::is_target;
 use crate::wire::{Framing, Head, framing};
 
@@ -29,7 +29,7 @@ pub(super) fn read(parts: &Parts, bodiless: bool) -> Result<Request, Fault> {
     let target = head.add(text.as_bytes());
     let authority = authority(parts, &mut head)?;
     let framing = framing_of(&head, bodiless)?;
-    expects_continue(&head, Version::Http11)?;
+    let expects_continue = expects_continue(&head, Version::Http11)? && !bodiless;
     let protocol = parts.extensions.get::<h2::ext::Protocol>();
     Ok(Request {
         method: parts.method.clone(),
@@ -38,7 +38,7 @@ pub(super) fn read(parts: &Parts, bodiless: bool) -> Result<Request, Fault> {
         scheme: scheme(parts)?,
         authority: Some(authority),
         framing,
-        expects_continue: false,
+        expects_continue,
         websocket: protocol.is_some_and(|protocol| protocol.as_str() == "websocket"),
         head,
     })
@@ -46,8 +46,17 @@ pub(super) fn read(parts: &Parts, bodiless: bool) -> Result<Request, Fault> {
 
 /// The field lines of an answer. What HTTP/1 says of its connection was taken off before.
 pub(super) fn fields(head: &Head) -> HeaderMap {
+    map(head.fields())
+}
+
+/// The field lines of an interim answer or of trailers, without what HTTP/1 says of its connection.
+pub(super) fn passing_fields(head: &Head) -> HeaderMap {
+    map(head.fields().filter(|field| !is_hop(field.known)))
+}
+
+fn map<'a>(fields: impl Iterator<Item = Field<'a>>) -> HeaderMap {
     let mut map = HeaderMap::with_capacity(16);
-    for field in head.fields() {
+    for field in fields {
         if let (Ok(name), Ok(value)) =
             (HeaderName::from_bytes(field.name), HeaderValue::from_bytes(field.value))
         {
@@ -58,14 +67,11 @@ pub(super) fn fields(head: &Head) -> HeaderMap {
 }
 
 /// An interim answer.
-pub(super) fn interim(answer: &Answer) -> Option<http::Response<()>> {
+pub(super) fn interim(answer: &Answer) -> http::Response<()> {
     let mut response = http::Response::new(());
     *response.status_mut() = answer.status;
-    for field in answer.head.fields().filter(|field| !is_hop(field.known)) {
-        let name = HeaderName::from_bytes(field.name).ok()?;
-        response.headers_mut().append(name, HeaderValue::from_bytes(field.value).ok()?);
-    }
-    Some(response)
+    *response.headers_mut() = passing_fields(&answer.head);
+    response
 }
 
 /// The fields in their order, the crumbs of Cookie as one line (RFC 9113 section 8.2.3).
@@ -84,7 +90,8 @@ fn copy_fields(fields: &HeaderMap, head: &mut Head) -> Result<(), Fault> {
             head.push(name.as_str().as_bytes(), value);
         }
     }
-    let crumbs: Vec<&[u8]> = fields.get_all(http::header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    let crumbs = fields.get_all(http::header::COOKIE).iter().map(HeaderValue::as_bytes);
+    let crumbs: Vec<&[u8]> = crumbs.filter(|crumb| !crumb.is_empty()).collect();
     if !crumbs.is_empty() {
         head.push(b"cookie", &crumbs.join(&b"; "[..]));
     }
@@ -110,8 +117,8 @@ fn scheme(parts: &Parts) -> Result<Option<Scheme>, Fault> {
     match parts.uri.scheme_str() {
         Some("https") => Ok(Some(Scheme::Https)),
         Some("http") => Ok(Some(Scheme::Http)),
-        // CONNECT has none (RFC 9113 section 8.5).
-        None if parts.method == Method::CONNECT => Ok(None),
+        // CONNECT has none (RFC 9113 section 8.5), and `h2` drops it where Host stands for `:authority`.
+        None => Ok(None),
         _ => Err(Fault::BadRequest(":scheme is neither http nor https")),
     }
 }

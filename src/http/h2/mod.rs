@@ -95,12 +95,13 @@ fn poll_connection<S: AsyncRead + AsyncWrite + Unpin + 'static>(
             Poll::Pending => {}
         }
         streams.link.seat.listen(cx.waker());
+        if leaving.said {
+            return leaving.poll_over(streams, limits, cx);
+        }
         if streams.are_abuse() {
             connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
             leaving.said = true;
-        }
-        if leaving.said {
-            return leaving.poll_over(streams, limits, cx);
+            continue;
         }
         let leave = streams.link.worker.is_draining() || streams.link.standing().is_err();
         if !leave && leaving.poll_idle(streams, limits, cx).is_pending() {
@@ -216,29 +217,42 @@ impl Stream {
         limits: &Limits,
     ) -> Option<(Response, Option<RecvStream>)> {
         let websocket = exchange.request.as_ref().is_some_and(|request| request.websocket);
+        let mut expects_continue =
+            exchange.request.as_ref().is_some_and(|request| request.expects_continue && !websocket);
+        let demanded = Rc::new(Cell::new(false));
         let (body, kept) = match (websocket, bodiless) {
             (true, _) => (None, Some(stream)),
             (false, true) => (None, None),
             (false, false) => {
-                let body = Body::new(stream, limits.idle_timeout, Rc::clone(&exchange.received));
+                let received = Rc::clone(&exchange.received);
+                let body = Body::new(stream, limits.idle_timeout, received, Rc::clone(&demanded));
                 (Some(Box::new(body) as crate::wire::Body), None)
             }
         };
         let respond = std::cell::RefCell::new(respond);
         let mut interim = |answer: &crate::upstream::Answer| {
-            if let Some(head) = head::interim(answer) {
-                // A stream that was reset meanwhile needs no hints.
-                let _ = respond.borrow_mut().send_informational(head);
-            }
+            // A stream that was reset meanwhile needs no hints.
+            let _ = respond.borrow_mut().send_informational(head::interim(answer));
         };
         let mut handling = pin!(pipeline::handle(exchange, body, &mut interim));
         let response = poll_fn(|cx| {
             if let Poll::Ready(response) = handling.as_mut().poll(cx) {
                 return Poll::Ready(Some(response));
             }
-            respond.borrow_mut().poll_reset(cx).map(|_| None)
+            let mut respond = respond.borrow_mut();
+            if demanded.get() && std::mem::take(&mut expects_continue) {
+                let _ = respond.send_informational(go_on());
+            }
+            respond.poll_reset(cx).map(|_| None)
         })
         .await?;
         Some((response, kept))
     }
+}
+
+/// 100 (RFC 9110 section 15.2.1).
+fn go_on() -> http::Response<()> {
+    let mut response = http::Response::new(());
+    *response.status_mut() = http::StatusCode::CONTINUE;
+    response
 }
