@@ -34,11 +34,15 @@ pub(super) fn is_dropped(known: Known) -> bool {
     matches!(
         known,
         Known::CfConnectingIp
+            | Known::ClientIp
             | Known::Connection
             | Known::ContentLength
             | Known::DaphneRootPath
             | Known::Expect
+            | Known::FastlyClientIp
             | Known::Forwarded
+            | Known::ForwardedFor
+            | Known::FrontEndHttps
             | Known::Host
             | Known::Http2Settings
             | Known::KeepAlive
@@ -58,10 +62,13 @@ pub(super) fn is_dropped(known: Known) -> bool {
             | Known::XClusterClientIp
             | Known::XForwarded
             | Known::XForwardedFor
+            | Known::XOriginalForwardedFor
             | Known::XOriginalUrl
             | Known::XRealIp
             | Known::XRequestId
             | Known::XRewriteUrl
+            | Known::XScheme
+            | Known::XUrlScheme
     )
 }
 

@@ -25,13 +25,17 @@ macro_rules! known {
 known! {
     Accept = "accept",
     CfConnectingIp = "cf-connecting-ip",
+    ClientIp = "client-ip",
     Connection = "connection",
     ContentLength = "content-length",
     ContentType = "content-type",
     DaphneRootPath = "daphne-root-path",
     Date = "date",
     Expect = "expect",
+    FastlyClientIp = "fastly-client-ip",
     Forwarded = "forwarded",
+    ForwardedFor = "forwarded-for",
+    FrontEndHttps = "front-end-https",
     Host = "host",
     Http2Settings = "http2-settings",
     KeepAlive = "keep-alive",
@@ -55,10 +59,13 @@ known! {
     XClientIp = "x-client-ip",
     XClusterClientIp = "x-cluster-client-ip",
     XForwardedFor = "x-forwarded-for",
+    XOriginalForwardedFor = "x-original-forwarded-for",
     XOriginalUrl = "x-original-url",
     XRealIp = "x-real-ip",
     XRequestId = "x-request-id",
     XRewriteUrl = "x-rewrite-url",
+    XScheme = "x-scheme",
+    XUrlScheme = "x-url-scheme",
 }
 
 impl Known {
