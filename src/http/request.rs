@@ -77,7 +77,8 @@ impl Request {
         let authority = authority_of_h1(&head, &line, &target)?;
         let expects_continue = expects_continue(&head, line.version)?;
         Ok(Self {
-            websocket: framing == Framing::None
+            websocket: line.method == Method::GET
+                && framing == Framing::None
                 && line.version == Version::Http11
                 && asks_for_websocket(&head),
             protocol: if line.version == Version::Http11 { Protocol::Http11 } else { Protocol::Http10 },

@@ -424,6 +424,11 @@ fn connections() -> Vec<Case> {
             without("GET /x", &["upgrade", "http2-settings"]),
         ),
         (
+            "an upgrade to a WebSocket by POST",
+            post("Connection: Upgrade\nUpgrade: websocket", ""),
+            without("POST /x", &["upgrade"]),
+        ),
+        (
             "an upgrade that Connection does not name",
             get("Upgrade: websocket"),
             without("GET /x", &["upgrade"]),

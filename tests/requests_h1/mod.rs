@@ -99,6 +99,22 @@ fn a_request_may_come_octet_by_octet() {
     assert_eq!(upstream.seen().last().unwrap().body, b"hello world");
 }
 
+/// A client that sends all of a body that is refused at once gets to read the refusal, not a reset.
+#[test]
+fn a_refusal_outlives_the_body_that_it_refuses() {
+    const BODY: usize = 16 << 20;
+    let upstream = Upstream::echo();
+    let edge = edge(&upstream);
+    let mut client = connect(&edge);
+    client.send(format!("POST /small/x HTTP/1.1\r\nHost: {NAME}\r\nContent-Length: {BODY}\r\n\r\n")).unwrap();
+    let block = vec![b'x'; 1 << 20];
+    for _ in 0..BODY / block.len() {
+        client.send(&block).unwrap();
+    }
+    assert_eq!(client.response().unwrap().status, 413);
+    assert_eq!(upstream.mark(), 0);
+}
+
 /// What the edge says of its own says nothing about itself.
 #[test]
 fn an_answer_of_the_edge_gives_nothing_away() {

@@ -15,13 +15,14 @@ use super::wire::{Shared, Wire};
 use crate::fault::Fault;
 use crate::http::forwarded::is_dropped;
 use crate::wire::chunked::{Decoded, Decoder};
+use crate::wire::deadline::Deadline;
 use crate::wire::{Framing, Head};
 
 /// Reads the body on demand; the 100 that the client may wait for goes out at the first demand.
 pub(super) struct Body<S> {
     wire: Shared<S>,
     state: State,
-    expects_continue: bool,
+    deadline: Deadline,
     /// The longest pause.
     stall: Duration,
     received: Rc<Cell<u64>>,
@@ -47,8 +48,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Body<S> {
             Framing::Chunked => State::Chunked(Decoder::default()),
             Framing::None | Framing::Close => return None,
         };
-        wire.borrow_mut().body_done = false;
-        Some(Self { wire: Rc::clone(wire), state, expects_continue, stall, received })
+        let mut shared = wire.borrow_mut();
+        shared.body_done = false;
+        shared.expects_continue = expects_continue;
+        Some(Self { wire: Rc::clone(wire), state, deadline: Deadline::default(), stall, received })
     }
 }
 
@@ -62,7 +65,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> http_body::Body for Body<S> {
     ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
         let this = &mut *self;
         let mut wire = this.wire.borrow_mut();
-        if std::mem::take(&mut this.expects_continue) && wire.buffer.is_empty() {
+        if std::mem::take(&mut wire.expects_continue) && wire.buffer.is_empty() {
             wire.out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
             // The connection's own loop writes it, for it looks after this very poll.
         }
@@ -82,13 +85,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> http_body::Body for Body<S> {
                 Err(fault) => return Poll::Ready(Some(Err(fault))),
             }
             match wire.poll_read(cx) {
-                Poll::Ready(Ok(1..)) => wire.deadline.clear(),
+                Poll::Ready(Ok(1..)) => this.deadline.clear(),
                 Poll::Ready(_) => return Poll::Ready(Some(Err(Fault::ClientGone))),
                 Poll::Pending => {
-                    if !wire.deadline.is_set() {
-                        wire.deadline.set(this.stall);
+                    if !this.deadline.is_set() {
+                        this.deadline.set(this.stall);
                     }
-                    return wire.deadline.poll_passed(cx).map(|()| Some(Err(Fault::RequestTimeout)));
+                    return this.deadline.poll_passed(cx).map(|()| Some(Err(Fault::RequestTimeout)));
                 }
             }
         }

@@ -6,7 +6,7 @@ mod wire;
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -30,10 +30,10 @@ use crate::wire::head::{MAX_REQUEST_HEAD, MAX_TARGET, Scanner};
 
 /// The most empty lines before a request.
 const MAX_EMPTY_LINES: u8 = 4;
-/// How long a client may take to read a last answer and leave.
+/// How long a client that was answered for the last time may be silent before it leaves.
 const LINGER: Duration = Duration::from_secs(2);
-/// The most that is read, and thrown away, from a client that was answered for the last time, in octets.
-const MAX_LINGER: usize = 1024 * 1024;
+/// How long such a client may go on sending what is thrown away. To cut it off would cost it the answer.
+const MAX_LINGER: Duration = Duration::from_secs(30);
 
 /// Serves an HTTP/1 connection to its end.
 pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(link: Rc<Link>, io: S) {
@@ -131,17 +131,18 @@ fn take_head<S>(wire: &mut Wire<S>) -> Result<Option<Box<Request>>, Fault> {
     if wire.buffer.as_ref() == b"\r" {
         return Ok(None);
     }
-    let mut scanner = Scanner::default();
-    let end = scanner
+    let end = wire
+        .scanner
         .find_end(&wire.buffer)
         .map_err(|_| Fault::BadRequest("a line ends without a carriage return"))?;
     match end {
         Some(end) if end > MAX_REQUEST_HEAD => Err(Fault::HeadTooLarge),
         Some(end) => {
             wire.empty_lines = 0;
+            wire.scanner = Scanner::default();
             Request::from_h1(&wire.buffer.split_to(end)).map(|request| Some(Box::new(request)))
         }
-        None if !scanner.has_line() && wire.buffer.len() > MAX_TARGET + 64 => Err(Fault::TargetTooLong),
+        None if !wire.scanner.has_line() && wire.buffer.len() > MAX_TARGET + 64 => Err(Fault::TargetTooLong),
         None if wire.buffer.len() > MAX_REQUEST_HEAD => Err(Fault::HeadTooLarge),
         None => Ok(None),
     }
@@ -219,6 +220,7 @@ fn begin<S: AsyncRead + AsyncWrite + Unpin>(
     response: Response,
 ) -> (Encoder, Option<(Box<crate::upstream::Io>, Bytes)>, bool) {
     let mut wire = wire.borrow_mut();
+    wire.expects_continue = false;
     let request = exchange.request.as_ref();
     let keep = !response.close
         && !link.worker.is_draining()
@@ -295,19 +297,22 @@ fn poll_answer<S: AsyncRead + AsyncWrite + Unpin>(
 
 /// Closes in order: what was written arrives, even where the client is still sending (RFC 9112 section 9.6).
 async fn farewell<S: AsyncRead + AsyncWrite + Unpin>(wire: &Shared<S>, linger: Duration) {
+    wire.borrow_mut().deadline.set(linger);
     let closing = poll_fn(|cx| {
         let wire = &mut *wire.borrow_mut();
-        let _ = ready!(std::pin::Pin::new(&mut wire.io).poll_shutdown(cx));
-        let mut left = MAX_LINGER;
+        if Pin::new(&mut wire.io).poll_shutdown(cx).is_pending() {
+            return wire.deadline.poll_passed(cx);
+        }
         loop {
             wire.buffer.clear();
-            match ready!(wire.poll_read(cx)) {
-                Ok(n @ 1..) if n < left => left -= n,
-                _ => return Poll::Ready(()),
+            match wire.poll_read(cx) {
+                Poll::Ready(Ok(1..)) => wire.deadline.set(linger),
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return wire.deadline.poll_passed(cx),
             }
         }
     });
-    let _ = tokio::time::timeout(linger.max(Duration::from_millis(1)), closing).await;
+    let _ = tokio::time::timeout(MAX_LINGER, closing).await;
 }
 
 /// From here on both sides speak what they agreed on.

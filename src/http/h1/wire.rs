@@ -12,6 +12,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::wire::deadline::Deadline;
+use crate::wire::head::Scanner;
 use crate::wire::scratch::poll_read_into;
 
 /// How much of the requests behind the current one is read ahead, in octets.
@@ -30,6 +31,10 @@ pub(super) struct Wire<S> {
     pub(super) deadline: Deadline,
     /// Whether the current request's body was read to its end.
     pub(super) body_done: bool,
+    /// Whether the client waits for a 100, which may go out until the answer begins.
+    pub(super) expects_continue: bool,
+    /// How far the next request's head was looked through.
+    pub(super) scanner: Scanner,
     /// Empty lines that were skipped before the next request.
     pub(super) empty_lines: u8,
     ended: bool,
@@ -43,6 +48,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             out: BytesMut::new(),
             deadline: Deadline::default(),
             body_done: true,
+            expects_continue: false,
+            scanner: Scanner::default(),
             empty_lines: 0,
             ended: false,
         }
