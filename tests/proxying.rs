@@ -2,8 +2,7 @@
 //! request sent twice that may have been read.
 
 use std::io::{self, Read, Write};
-use std::sync::Mutex;
-use std::sync::mpsc;
+use std::sync::{Barrier, Mutex, mpsc};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -461,6 +460,111 @@ fn a_long_pipeline_is_answered_in_order() {
     for n in 0..200 {
         assert_eq!(client.response().unwrap().text(), format!("GET /{n}"));
     }
+}
+
+/// A request that its worker does not survive is tried once more, and not on every connection that is idle.
+#[test]
+fn a_request_that_kills_its_worker_meets_two_of_them() {
+    const IDLE: usize = 5;
+    let together = Barrier::new(IDLE);
+    let upstream = Upstream::start(move |seen, stream| {
+        if seen.target == "/deadly" {
+            return Ok(Then::Close);
+        }
+        together.wait();
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")?;
+        Ok(Then::Keep)
+    });
+    let edge = edge_with(&upstream, "retries = 0");
+    let mut clients: Vec<_> = (0..IDLE).map(|_| connect(&edge)).collect();
+    for client in &mut clients {
+        client.send(format!("GET / HTTP/1.1\r\nHost: {NAME}\r\n\r\n")).unwrap();
+    }
+    for client in &mut clients {
+        assert_eq!(client.response().unwrap().status, 200);
+    }
+    assert_eq!(clients[0].get("/deadly").unwrap().status, 502);
+    let deaths = upstream.seen().iter().filter(|seen| seen.target == "/deadly").count();
+    assert_eq!(deaths, 2, "one on a pooled connection, one on a fresh one");
+}
+
+/// Date is the edge's to add where it is missing (RFC 9110 section 6.6.1), and only there.
+#[test]
+fn an_answer_has_one_date() {
+    const OWN: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+    let upstream = Upstream::start(|seen, stream| {
+        let date = if seen.target == "/own" { format!("Date: {OWN}\r\n") } else { String::new() };
+        write!(stream, "HTTP/1.1 200 OK\r\n{date}Content-Length: 2\r\n\r\nok")?;
+        Ok(Then::Keep)
+    });
+    let edge = edge(&upstream);
+    for (path, own) in [("/own", true), ("/none", false)] {
+        for answer in [connect(&edge).get(path).unwrap(), h2(&edge).ask(get(path), Bytes::new()).unwrap()] {
+            let dates: Vec<_> = answer.headers.iter().filter(|(name, _)| name == "date").collect();
+            assert!(dates.len() == 1 && (dates[0].1 == OWN) == own, "{path}: {dates:?}");
+        }
+    }
+}
+
+/// Trailers that speak of the upstream's own hop would end an HTTP/2 stream as malformed.
+#[test]
+fn hop_by_hop_trailers_stay_on_their_hop() {
+    let upstream = Upstream::start(|_, stream| {
+        stream.write_all(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-Sum: 1\r\n\
+              Connection: x\r\nTransfer-Encoding: gzip\r\nContent-Length: 7\r\nX-Accel-Redirect: /x\r\n\r\n",
+        )?;
+        Ok(Then::Keep)
+    });
+    let edge = edge(&upstream);
+    for answer in [connect(&edge).get("/").unwrap(), h2(&edge).ask(get("/"), Bytes::new()).unwrap()] {
+        assert_eq!(answer.text(), "ok");
+        let names: Vec<_> = answer.trailers.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["x-sum"]);
+    }
+}
+
+/// HTTP/2 has no Sec-WebSocket-Key; one that a client sends all the same must not stand beside the edge's own.
+#[test]
+fn a_websocket_over_http_2_has_one_key() {
+    let upstream = Upstream::start(|_, stream| {
+        stream.write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")?;
+        Ok(Then::Keep)
+    });
+    let edge = edge(&upstream);
+    let request = Request::connect(format!("https://{NAME}/ws"))
+        .extension(h2::ext::Protocol::from_static("websocket"))
+        .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+        .body(())
+        .unwrap();
+    let mut client = h2(&edge);
+    client.ask(get("/first"), Bytes::new()).unwrap();
+    let (answer, ..) = client.connect_websocket(request).unwrap();
+    assert_eq!(answer.status(), 403);
+    let seen = upstream.wait_from(0, "the upgrade", |seen| seen.target == "/ws");
+    let keys: Vec<_> = seen.headers.iter().filter(|(name, _)| name == "sec-websocket-key").collect();
+    assert!(keys.len() == 1 && keys[0].1 != "dGhlIHNhbXBsZSBub25jZQ==", "{keys:?}");
+}
+
+/// A client that stops in the middle of its body is let go of, even where the answer has begun.
+#[test]
+fn a_body_that_stalls_ends_an_answer_that_waits_for_it() {
+    let upstream = Upstream::raw(|connection| {
+        connection.head();
+        connection.stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n")?;
+        connection.drain();
+        Ok(())
+    });
+    let edge = Edge::start(&format!(
+        "{ROWS}\n[limits]\nidle_timeout = \"1s\"\n\n[[site]]\ndomains = [\"{NAME}\"]\nupstream = \"{}\"\ncertificate = \"internal\"\n",
+        upstream.address()
+    ));
+    let mut client = connect(&edge);
+    client.send(format!("POST / HTTP/1.1\r\nHost: {NAME}\r\nContent-Length: 10\r\n\r\nhello")).unwrap();
+    client.until(b"2\r\nok").unwrap();
+    let rest = client.rest();
+    assert!(rest.as_ref().map_or_else(client::ended, Vec::is_empty), "{rest:?}");
+    upstream.wait_open(0);
 }
 
 fn edge(upstream: &Upstream) -> Edge {

@@ -42,7 +42,7 @@ pub(super) async fn forward(
         answer = call.head().await?;
     }
     exchange.trace.first_byte = Some(exchange.elapsed());
-    response(request, upstream, &answer, call)
+    response(exchange, request, upstream, &answer, call)
 }
 
 /// The request as it goes out. Where bodies are buffered it is read to its end first, and goes out with its length,
@@ -103,6 +103,7 @@ impl<'a> Stamp<'a> {
 fn head(stamp: &Stamp<'_>, request: &Request, framing: Framing) -> Bytes {
     let mut out = Vec::with_capacity(1024);
     let method = if request.websocket { "GET" } else { request.method.as_str() };
+    let own_key = request.websocket && request.protocol == Protocol::Http2;
     out.extend_from_slice(method.as_bytes());
     out.push(b' ');
     out.extend_from_slice(request.target());
@@ -113,7 +114,9 @@ fn head(stamp: &Stamp<'_>, request: &Request, framing: Framing) -> Bytes {
         None => stamp.name,
     };
     line(&mut out, b"host: ", authority);
-    copy_fields(&mut out, &request.head, forwarded::is_dropped);
+    copy_fields(&mut out, &request.head, |known| {
+        forwarded::is_dropped(known) || own_key && known == Known::SecWebSocketKey
+    });
     let port = request.authority.and_then(|authority| authority.port).unwrap_or(443);
     forwarded::write(&mut out, stamp.client, authority, port);
     line(&mut out, b"x-request-id: ", stamp.id.as_bytes());
@@ -178,6 +181,7 @@ fn is_named_by_connection(head: &Head, name: &[u8]) -> bool {
 
 /// The upstream's answer as the client gets it.
 fn response(
+    exchange: &Exchange,
     request: &Request,
     upstream: &Upstream,
     answer: &Answer,
@@ -194,6 +198,10 @@ fn response(
             call.into_tunnel().ok_or_else(|| Fault::internal("a tunnel without a connection"))?;
         let payload = Payload::Tunnel(Box::new(io), behind);
         return Ok(Response { status: answer.status, head, length: None, payload, close: true });
+    }
+    if head.first(Known::Date).is_none() {
+        // RFC 9110 section 6.6.1.
+        head.push(b"date", exchange.worker.clock.http_date().as_bytes());
     }
     let length = match answer.framing {
         Framing::Length(length) => Some(length),

@@ -65,6 +65,7 @@ pub struct Call {
 }
 
 /// The request's way out.
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 struct Sender {
     /// The head as it was given, for sending it again.
     head: Bytes,
@@ -76,6 +77,8 @@ struct Sender {
     touched: bool,
     chunked: bool,
     phase: Phase,
+    /// Whether the client's next piece of the body is waited for.
+    starved: bool,
     /// Whether the kernel took something since the last look.
     moved: bool,
 }
@@ -108,6 +111,7 @@ impl Call {
             touched: false,
             chunked: outgoing.chunked,
             phase: Phase::First,
+            starved: false,
             moved: false,
         };
         Self {
@@ -236,7 +240,7 @@ impl Call {
                 return Err(broken("too many interim answers"));
             }
         } else {
-            self.keep_alive = keeps_alive(&head, line);
+            self.keep_alive = framing != Framing::Close && keeps_alive(&head, line);
             self.receiver = Receiver::new(framing);
         }
         Ok(Answer { status: line.status, head, framing })
@@ -251,7 +255,7 @@ impl Call {
     /// Nothing can be read now. Who is waited for: the client, whose body has a deadline of its own, or the upstream?
     fn poll_stalled<T>(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, Fault>> {
         let Some(conn) = &mut self.conn else { return Poll::Pending };
-        if self.sender.waits_for_client() || self.timeout == Duration::MAX {
+        if self.sender.starved || self.timeout == Duration::MAX {
             conn.deadline.clear();
             return Poll::Pending;
         }
@@ -293,6 +297,7 @@ impl Sender {
     /// Writes what there is and asks the body for more, until one of them has to wait.
     fn poll(&mut self, io: &mut Io, cx: &mut Context<'_>) -> Result<(), Fault> {
         while !matches!(self.phase, Phase::Done | Phase::Broken(_)) {
+            self.starved = false;
             match self.poll_write(io, cx) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => {
@@ -302,7 +307,8 @@ impl Sender {
                 }
                 Poll::Pending => return Ok(()),
             }
-            if self.poll_next(cx)?.is_pending() {
+            self.starved = self.poll_next(cx)?.is_pending();
+            if self.starved {
                 return Ok(());
             }
         }
@@ -376,10 +382,6 @@ impl Sender {
 
     fn has_bytes(&self) -> bool {
         !self.front.is_empty() || !self.data.is_empty()
-    }
-
-    fn waits_for_client(&self) -> bool {
-        !self.has_bytes() && matches!(self.phase, Phase::First | Phase::Body)
     }
 }
 

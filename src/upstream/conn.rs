@@ -43,12 +43,20 @@ pub enum Io {
 impl Io {
     /// Whether nothing has come since the last answer: neither the end, nor bytes that nobody asked for. `surely` asks the
     /// kernel; otherwise it is known as of the worker's last turn of the event loop, at no cost.
-    pub(super) fn is_quiet(&self, surely: bool) -> bool {
+    pub(super) fn is_quiet(&mut self, surely: bool) -> bool {
         let mut byte = [0];
         let seen = match self {
             Self::Tcp(tcp) => look(tcp, surely, &mut byte, TcpStream::try_read),
             Self::Unix(unix) => look(unix, surely, &mut byte, UnixStream::try_read),
-            Self::Tls(tls) => look(tls.get_ref().0, surely, &mut byte, TcpStream::try_read),
+            Self::Tls(tls) => {
+                let (tcp, session) = tls.get_mut();
+                // What TLS has decrypted already, the socket no longer shows.
+                let held = session.process_new_packets().map(|state| state.plaintext_bytes_to_read());
+                if held != Ok(0) {
+                    return false;
+                }
+                look(tcp, surely, &mut byte, TcpStream::try_read)
+            }
         };
         seen.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
@@ -118,4 +126,54 @@ fn look<S: std::os::fd::AsFd>(
         return socket2::SockRef::from(socket).peek(&mut byte);
     }
     try_read(socket, byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rcgen::{CertifiedKey, generate_simple_self_signed};
+    use rustls::pki_types::{PrivateKeyDer, ServerName};
+    use rustls::{ClientConfig, RootCertStore, ServerConfig};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+    use super::Io;
+
+    /// What came in one record with the answer is decrypted, and nowhere to be seen on the socket.
+    #[tokio::test]
+    async fn bytes_that_tls_holds_are_heard() {
+        let (connector, acceptor) = ends();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let upstream = async {
+            let mut tls = acceptor.accept(listener.accept().await.unwrap().0).await.unwrap();
+            tls.write_all(b"answer, and more").await.unwrap();
+            tls.flush().await.unwrap();
+            tls
+        };
+        let edge = async {
+            let tcp = TcpStream::connect(address).await.unwrap();
+            let tls = connector.connect(ServerName::try_from("a.test").unwrap(), tcp).await.unwrap();
+            let mut io = Io::Tls(Box::new(tls));
+            io.read_exact(&mut [0; 6]).await.unwrap();
+            assert!(!io.is_quiet(false) && !io.is_quiet(true));
+            io.read_exact(&mut [0; 10]).await.unwrap();
+            io
+        };
+        let (_upstream, mut io) = tokio::join!(upstream, edge);
+        assert!(io.is_quiet(false) && io.is_quiet(true));
+    }
+
+    fn ends() -> (TlsConnector, TlsAcceptor) {
+        let CertifiedKey { cert, signing_key } = generate_simple_self_signed(vec!["a.test".into()]).unwrap();
+        let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+        let server =
+            ServerConfig::builder().with_no_client_auth().with_single_cert(vec![cert.der().clone()], key);
+        let mut roots = RootCertStore::empty();
+        roots.add(cert.der().clone()).unwrap();
+        let client = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        (TlsConnector::from(Arc::new(client)), TlsAcceptor::from(Arc::new(server.unwrap())))
+    }
 }

@@ -115,9 +115,9 @@ impl Upstream {
 
     /// Sends a request and waits for the first head of the answer, which may be an interim one.
     ///
-    /// Where the connection ends without a byte of an answer, the request goes again on another one, if sending it twice
-    /// is safe (RFC 9110 section 9.2.2) or nothing of it was sent: as often as it takes where the connection was a
-    /// pooled one, `retries` times where it was fresh.
+    /// Where the connection ends without a byte of an answer, the request goes again on a fresh one, if sending it twice
+    /// is safe (RFC 9110 section 9.2.2) or nothing of it was sent: once for nothing where the connection was a pooled
+    /// one, `retries` times where it was fresh. A request that kills its worker is not tried on the whole pool.
     pub async fn call(
         &self,
         permit: Permit<Route>,
@@ -126,8 +126,10 @@ impl Upstream {
         trace: &mut Trace,
     ) -> Result<(Answer, Call), Fault> {
         let mut retries = self.proxy.retries;
+        let mut pooled = true;
         loop {
-            let (conn, busy) = self.connection_in_time(permit, pools, &outgoing.method, trace).await?;
+            let (conn, busy) =
+                self.connection_in_time(permit, pools, pooled, &outgoing.method, trace).await?;
             let fresh = !conn.reused;
             let mut call = Call::new(conn, busy, pools.clone(), self.proxy.response_timeout, outgoing);
             match call.head().await {
@@ -135,7 +137,7 @@ impl Upstream {
                 Err(fault @ Fault::Unanswered { .. }) => {
                     let left = if fresh { retries.checked_sub(1) } else { Some(retries) };
                     let (Some(left), Some(again)) = (left, call.take_back()) else { return Err(fault) };
-                    (retries, outgoing) = (left, again);
+                    (retries, outgoing, pooled) = (left, again, false);
                 }
                 Err(fault) => return Err(fault),
             }
@@ -147,13 +149,14 @@ impl Upstream {
         &self,
         permit: Permit<Route>,
         pools: &Pools,
+        pooled: bool,
         method: &Method,
         trace: &mut Trace,
     ) -> Result<(Conn, Busy), Fault> {
         let mut pause = FIRST_PAUSE;
         let start = Instant::now();
         loop {
-            let fault = match self.connection(permit, pools, method, trace).await {
+            let fault = match self.connection(permit, pools, pooled, method, trace).await {
                 Err(fault) if fault.never_sent() && !self.proxy.hold.is_zero() => fault,
                 settled => return settled,
             };
@@ -171,6 +174,7 @@ impl Upstream {
         &self,
         permit: Permit<Route>,
         pools: &Pools,
+        pooled: bool,
         method: &Method,
         trace: &mut Trace,
     ) -> Result<(Conn, Busy), Fault> {
@@ -178,7 +182,7 @@ impl Upstream {
         for index in self.targets.in_order() {
             let Some(target) = self.proxy.targets.get(index) else { continue };
             let key = pool::Key { upstream: self.id, target: index };
-            if let Some(conn) = pools.take(key, method.is_idempotent()) {
+            if let Some(conn) = pooled.then(|| pools.take(key, method.is_idempotent())).flatten() {
                 trace.peer = Some(conn.peer.clone());
                 trace.connect = None;
                 return Ok((conn, self.targets.begin(index)));

@@ -41,7 +41,7 @@ impl Pools {
     pub fn sweep(&self) {
         let now = Instant::now();
         self.0.idle.borrow_mut().retain(|_, idle| {
-            idle.retain(|conn| now.duration_since(conn.idle_since) < IDLE && conn.io.is_quiet(false));
+            idle.retain_mut(|conn| now.duration_since(conn.idle_since) < IDLE && conn.io.is_quiet(false));
             !idle.is_empty()
         });
     }
