@@ -77,6 +77,26 @@ fn an_upload_arrives_whole_and_passes_the_csrf_check() {
     }
 }
 
+/// WSGI knows no chunks: a body whose length the client did not say must get one on the way.
+#[test]
+fn a_body_of_unknown_length_arrives_whole() {
+    let stack = stack();
+    let content = vec![b'x'; 300_000];
+    for site in SITES {
+        let authority = stack.authority(site);
+        let mut over_h2 = H2Client::connect(stack.edge.https(), &stack.edge.ca(), site).unwrap();
+        let request = Request::post(format!("https://{authority}/echo")).body(()).unwrap();
+        let answer = over_h2.ask(request, Bytes::from(content.clone())).unwrap();
+        assert_eq!(answer.json()["sha256"], hex(&content), "{site} over HTTP/2: {}", answer.text());
+        let head = format!(
+            "POST /echo HTTP/1.1\r\nHost: {authority}\r\nTransfer-Encoding: chunked\r\n\r\n493e0\r\n"
+        );
+        let whole = [head.as_bytes(), &content, b"\r\n0\r\n\r\n"].concat();
+        let answer = client::connect_to(&stack.edge, site).ask(whole).unwrap();
+        assert_eq!(answer.json()["sha256"], hex(&content), "{site} over HTTP/1.1: {}", answer.text());
+    }
+}
+
 #[test]
 fn a_download_arrives_whole() {
     let stack = stack();
@@ -296,7 +316,7 @@ impl Browser {
                 let mut request =
                     fields.iter().fold(request, |request, (name, value)| request.header(*name, *value));
                 if !body.is_empty() {
-                    request = request.header("content-length", body.len()); // as browsers do, and WSGI needs
+                    request = request.header("content-length", body.len()); // as browsers do
                 }
                 client.ask(request.body(()).unwrap(), Bytes::copy_from_slice(body))
             }
