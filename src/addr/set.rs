@@ -41,11 +41,6 @@ impl CidrSet {
         }
     }
 
-    /// Whether it is everyone under another name: all of IPv4 or all of IPv6.
-    pub fn covers_everything(&self) -> bool {
-        self.covers_ipv4() || self.covers_ipv6()
-    }
-
     /// Whether every unicast IPv4 address (1.0.0.0 to 223.255.255.255) belongs to it.
     pub fn covers_ipv4(&self) -> bool {
         let (first, last) = (Ipv4Addr::new(1, 0, 0, 0), Ipv4Addr::new(223, 255, 255, 255));
@@ -311,7 +306,6 @@ mod tests {
         ] {
             let set = set(nets);
             assert_eq!((set.covers_ipv4(), set.covers_ipv6()), (v4, v6), "{nets:?}");
-            assert_eq!(set.covers_everything(), v4 || v6);
         }
     }
 

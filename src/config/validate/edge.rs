@@ -153,6 +153,13 @@ fn check_user(table: &Table<'_>, user: Option<&Value<'_>>) {
     let Some(name) = value.text() else { return };
     let found = User::from_name(name);
     match found {
+        Ok(Some(found)) if root && found.uid.is_root() => {
+            value.report.warn(
+                &value.place,
+                "the edge stays root once its ports are bound",
+                "name another user",
+            );
+        }
         Ok(Some(found)) if !root && found.uid != geteuid() => {
             let help = "start it as root, or leave `user` out";
             value.report.warn(&value.place, format!("only root can become \"{name}\""), help);
