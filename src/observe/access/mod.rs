@@ -365,4 +365,14 @@ mod tests {
         );
         assert!(message.ends_with("make its directory first"), "{message}");
     }
+
+    #[test]
+    fn a_pipe_that_nobody_reads_is_refused_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pipe");
+        nix::unistd::mkfifo(&path, Mode::S_IRWXU).unwrap();
+        let log = Log { format: LogFormat::Json, access: AccessLog::File(path), level: LogLevel::Info };
+        let message = Destination::open(&log).unwrap_err().to_string();
+        assert!(message.ends_with("nobody reads this pipe"), "{message}");
+    }
 }

@@ -9,6 +9,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+
 use super::{Chunk, Shared};
 use crate::config::model::{AccessLog, Log, LogFormat};
 
@@ -91,11 +94,14 @@ impl Destination {
 }
 
 fn append(path: &Path) -> io::Result<File> {
-    let opened = OpenOptions::new().append(true).create(true).mode(0o640).open(path);
+    // A named pipe without a reader would hold the caller up for ever; files know no difference.
+    let flags = OFlag::O_NONBLOCK.bits();
+    let opened = OpenOptions::new().append(true).create(true).mode(0o640).custom_flags(flags).open(path);
     opened.map_err(|error| {
         let hint = match error.kind() {
             io::ErrorKind::NotFound => ": make its directory first",
             io::ErrorKind::PermissionDenied => ": the user that the edge runs as needs to write there",
+            _ if error.raw_os_error() == Some(Errno::ENXIO as i32) => ": nobody reads this pipe",
             _ => "",
         };
         io::Error::new(
