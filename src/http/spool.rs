@@ -35,6 +35,8 @@ struct Spool {
     file: Option<File>,
     written: u64,
     budget: Arc<DiskBudget>,
+    /// What is left of the budget to others, in octets.
+    reserve: u64,
 }
 
 /// Why bytes cannot wait.
@@ -49,8 +51,9 @@ enum Full {
 }
 
 impl Spool {
-    fn new(buffers: &Buffers, budget: &Arc<DiskBudget>) -> Self {
+    fn new(buffers: &Buffers, budget: &Arc<DiskBudget>, reserve: u64) -> Self {
         Self {
+            reserve,
             memory: VecDeque::new(),
             in_memory: 0,
             memory_limit: buffers.memory,
@@ -72,7 +75,7 @@ impl Spool {
     /// Writing goes to the page cache: the worker does not wait for the disk unless the kernel makes every writer wait.
     fn put_on_disk(&mut self, bytes: &Bytes) -> Result<(), Full> {
         let length = bytes.len() as u64;
-        if !self.budget.take(length) {
+        if !self.budget.take(length, self.reserve) {
             return Err(Full::Budget);
         }
         let written = match &self.file {
@@ -129,7 +132,7 @@ pub(super) async fn collect(
     buffers: &Buffers,
     budget: &Arc<DiskBudget>,
 ) -> Result<Rc<Collected>, Fault> {
-    let mut collected = Collected { spool: Spool::new(buffers, budget), length: 0, trailers: None };
+    let mut collected = Collected { spool: Spool::new(buffers, budget, 0), length: 0, trailers: None };
     while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
         match frame?.into_data() {
             Ok(data) if data.is_empty() => {}
@@ -214,15 +217,9 @@ pub(super) struct Ahead {
 
 impl Ahead {
     pub(super) fn new(call: Call, buffers: &Buffers, budget: &Arc<DiskBudget>) -> Self {
-        Self {
-            call,
-            spool: Spool::new(buffers, budget),
-            at: 0,
-            held: None,
-            ended: None,
-            patience: Deadline::default(),
-            full: false,
-        }
+        // An answer without room goes at its client's pace, a request without room fails: half is left to requests.
+        let spool = Spool::new(buffers, budget, buffers.disk / 2);
+        Self { call, spool, at: 0, held: None, ended: None, patience: Deadline::default(), full: false }
     }
 
     /// The next piece for the client.

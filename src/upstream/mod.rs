@@ -50,9 +50,9 @@ pub struct DiskBudget {
 }
 
 impl DiskBudget {
-    /// Takes some of it; false where not so much is left.
-    pub fn take(&self, octets: u64) -> bool {
-        let less = |left: u64| left.checked_sub(octets);
+    /// Takes some of it; false where less than `reserve` would be left.
+    pub fn take(&self, octets: u64, reserve: u64) -> bool {
+        let less = |left: u64| left.checked_sub(octets).filter(|left| *left >= reserve);
         self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
     }
 
@@ -200,5 +200,18 @@ impl Upstream {
             }
         }
         Err(last)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_reserved_is_left() {
+        let budget = DiskBudget { left: AtomicU64::new(10) };
+        assert!(budget.take(5, 5) && !budget.take(1, 5) && budget.take(5, 0) && !budget.take(1, 0));
+        budget.give_back(6);
+        assert!(budget.take(1, 5));
     }
 }
