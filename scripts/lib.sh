@@ -3,6 +3,7 @@
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 build=$root/build
+target=${CARGO_TARGET_DIR:-$root/target}
 
 say() { printf '\n\033[1m── %s\033[0m\n' "$*"; }
 
@@ -32,6 +33,13 @@ need_django() {
     python3 -m venv "$build/venv"
     "$build/venv/bin/pip" install --quiet --no-input --requirement "$wanted"
     cp "$wanted" "$stamp"
+}
+
+# Prints the edge's path: EDGE, where somebody built it already, else built with this cargo profile.
+the_edge() {
+    [ -n "${EDGE:-}" ] && { echo "$EDGE"; return; }
+    cargo build --quiet --locked --profile "$1" --bin vestibule --manifest-path "$root/Cargo.toml" >&2
+    echo "$target/$([ "$1" = dev ] && echo debug || echo "$1")/vestibule"
 }
 
 install_packages() {
