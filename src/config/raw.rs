@@ -34,6 +34,7 @@ static HABITS: &[(&str, &str)] = &[
     ("worker_processes", "workers"),
     ("worker_connections", "connections"),
     ("access_log", "access"),
+    ("kid", "key_id"),
 ];
 
 /// What is reported while the document is looked at.

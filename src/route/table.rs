@@ -244,7 +244,7 @@ mod tests {
 
     use super::*;
     use crate::config::model::{
-        AccessLog, Admin, Balance, Bind, Buffers, Certificate, Limits, Log, LogFormat, LogLevel, Place,
+        AccessLog, Acme, Admin, Balance, Bind, Buffers, Certificate, Limits, Log, LogFormat, LogLevel, Place,
         Process, Row, Serve, Store, Target, Tls, TlsVersion,
     };
 
@@ -398,7 +398,8 @@ mod tests {
             rows: vec![row(Serve::Http), row(Serve::Https)],
             sites,
             tls: Tls { min_version: TlsVersion::V1_2 },
-            store: Store { path: "certs".into() },
+            store: Store { path: "certs".into(), key: None },
+            acme: Acme { email: None, cas: Vec::new(), challenge: None, ca_root: None, import: None },
             client_address: None,
             limits: Limits {
                 connections: 16,

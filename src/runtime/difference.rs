@@ -41,7 +41,8 @@ fn restart(old: &Config, new: &Config) -> Vec<String> {
         (old.backlog != row.backlog).then(|| format!("[ports] {} backlog", row.bind))
     });
     let keys = [
-        ("[store] path", old.store != new.store),
+        ("[store] path", old.store.path != new.store.path),
+        ("[store] key", old.store.key != new.store.key),
         ("[log] format", old.log.format != new.log.format),
         ("[admin] socket", old.admin != new.admin),
         ("[process] workers", old.process.workers != new.process.workers),
@@ -52,6 +53,7 @@ fn restart(old: &Config, new: &Config) -> Vec<String> {
 
 fn tables(old: &Config, new: &Config) -> Vec<String> {
     named(&[
+        ("[acme]", old.acme != new.acme),
         ("[tls]", old.tls != new.tls),
         ("[client_address]", believed(old) != believed(new)),
         ("[limits]", old.limits != new.limits),

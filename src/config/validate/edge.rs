@@ -13,7 +13,7 @@ use super::super::model::{
 use super::super::raw::{Table, Value, did_you_mean};
 use super::sources::Sources;
 use super::target::socket_length;
-use super::{Home, path};
+use super::{Home, acme, path};
 
 /// `[limits]`
 pub(super) fn limits(root: &Table<'_>) -> Limits {
@@ -62,9 +62,17 @@ pub(super) fn tls(table: &Table<'_>) -> Tls {
 }
 
 /// `[store]`: relative to the working directory, for the edge writes it.
-pub(super) fn store(root: &Table<'_>) -> Store {
-    let typed = root.section("store").get("path").and_then(|value| path(&value));
-    Store { path: typed.unwrap_or("certs").into() }
+pub(super) fn store(root: &Table<'_>, home: &Home<'_>) -> Store {
+    let table = root.section("store");
+    let typed = table.get("path").and_then(|value| path(&value));
+    let key = table.get("key");
+    if !acme::BUILT
+        && let Some(value) = &key
+    {
+        value.refuse("`key` is not built into this version", "leave it out");
+    }
+    let key = key.and_then(|value| acme::secret(&value, home));
+    Store { path: typed.unwrap_or("certs").into(), key }
 }
 
 /// `[client_address]`

@@ -1,5 +1,6 @@
 //! What was typed → what is true: one file a table.
 
+mod acme;
 mod edge;
 mod names;
 mod ports;
@@ -29,7 +30,8 @@ pub(super) fn config(root: &Table<'_>, file: &Path) -> Config {
     let config = Config {
         sites,
         tls: edge::tls(&tls),
-        store: edge::store(root),
+        store: edge::store(root, &home),
+        acme: acme::read(root, &home),
         client_address: edge::client_address(root, &sources),
         limits,
         log: edge::log(root),

@@ -12,7 +12,7 @@ use super::super::units::show_duration;
 use super::ports::{Ports, gate};
 use super::route::Site as Inherited;
 use super::sources::Sources;
-use super::{Home, names, route, target};
+use super::{Home, acme, names, route, target};
 use crate::addr::Gate;
 use crate::name::HostPattern;
 
@@ -21,6 +21,11 @@ const HSTS: Duration = Duration::from_hours(365 * 24);
 /// What to write while there is no ACME.
 const CERTIFICATE_HELP: &str = "write certificate = \"internal\" for the edge's own CA (development), or \
                                 certificate = { cert = \"….pem\", key = \"….pem\" }";
+
+/// The certificates that have a name.
+const WORDS: &[&str] = if acme::BUILT { &["acme", "internal"] } else { &["internal"] };
+/// The most names that a CA puts into one certificate.
+const MAX_NAMES: usize = 100;
 
 /// What a site takes over from the rest of the file.
 pub(super) struct Defaults<'a> {
@@ -56,6 +61,9 @@ fn one(
         rows: rows.clone(),
     }));
     let (certificate, certificate_place) = certificate(table, defaults.home);
+    if certificate == Some(Certificate::Acme) {
+        refuse_unprovable(table, &domains, redirect.len());
+    }
     let (client_ca, client_ca_place) = client_ca(table, defaults);
     let hsts = hsts(table, certificate.as_ref());
     let routes = routes(table, sources, defaults);
@@ -71,6 +79,26 @@ fn one(
         hsts,
         routes,
     })
+}
+
+/// What no CA would issue for.
+fn refuse_unprovable(table: &Table<'_>, domains: &[(HostPattern, Place)], redirected: usize) {
+    let wild = domains.iter().filter(|(name, _)| matches!(name, HostPattern::Wildcard(_)));
+    for (name, place) in wild.clone() {
+        table.report.error(
+            place,
+            format!("a CA issues for \"{name}\" by the challenge dns-01 alone, which is not built into this version"),
+            "list the names one by one, or give the site certificate = { cert = \"….pem\", key = \"….pem\" }",
+        );
+    }
+    let plain = domains.len() - wild.count() + redirected;
+    if plain > MAX_NAMES {
+        table.report.error(
+            &table.place,
+            format!("{plain} names, and a CA puts at most {MAX_NAMES} into one certificate"),
+            "make two sites of it",
+        );
+    }
 }
 
 /// A redirect needs a whole name to lead to.
@@ -104,6 +132,9 @@ fn rows(table: &Table<'_>, ports: &Ports) -> Vec<RowId> {
 
 fn certificate(table: &Table<'_>, home: &Home<'_>) -> (Option<Certificate>, Place) {
     let Some(value) = table.get("certificate") else {
+        if acme::BUILT {
+            return (Some(Certificate::Acme), table.place.clone());
+        }
         if table.lacks("certificate") {
             table.report.error(
                 &table.place,
@@ -116,12 +147,13 @@ fn certificate(table: &Table<'_>, home: &Home<'_>) -> (Option<Certificate>, Plac
     let place = value.place.clone();
     let certificate = match value.node.as_str() {
         Some("internal") => Some(Certificate::Internal),
+        Some("acme") if acme::BUILT => Some(Certificate::Acme),
         Some("acme") => {
             value.refuse("certificates from an ACME CA are not built into this version", CERTIFICATE_HELP);
             None
         }
         Some(text) => {
-            let near = did_you_mean(text, ["internal"].into_iter());
+            let near = did_you_mean(text, WORDS.iter().copied());
             value.refuse(
                 format!("{text:?} is not a certificate"),
                 if near.is_empty() { CERTIFICATE_HELP } else { &near },

@@ -1,0 +1,204 @@
+//! `[acme]`, and secrets that stand elsewhere.
+
+use std::path::PathBuf;
+
+use super::super::model::{Acme, AcmeCa, Challenge, Eab, Secret, SecretSource};
+use super::super::raw::{Table, Value, did_you_mean};
+use super::Home;
+
+/// Whether this version obtains certificates. While it does not, nobody may ask for any.
+pub(super) const BUILT: bool = false;
+/// Where certbot keeps its certificates.
+const CERTBOT: &str = "/etc/letsencrypt";
+const ZEROSSL: &str = "zerossl";
+/// The CAs that have names: their directories, and those that issue for trying.
+static NAMED: &[(&str, &str, Option<&str>)] = &[
+    (
+        "letsencrypt",
+        "https://acme-v02.api.letsencrypt.org/directory",
+        Some("https://acme-staging-v02.api.letsencrypt.org/directory"),
+    ),
+    ("letsencrypt-staging", "https://acme-staging-v02.api.letsencrypt.org/directory", None),
+    (ZEROSSL, "https://acme.zerossl.com/v2/DV90", None),
+];
+
+/// `[acme]`; all of its defaults where it is missing.
+pub(super) fn read(root: &Table<'_>, home: &Home<'_>) -> Acme {
+    if !BUILT && let Some(value) = root.get("acme") {
+        let help = "leave it out, and give each site certificate = \"internal\" or { cert = \"….pem\", key = \"….pem\" }";
+        value.refuse("`acme` is not built into this version", help);
+    }
+    let table = root.section("acme");
+    let fallback = table.tables("fallback");
+    let cas = std::iter::once(&table).chain(&fallback).map(|table| ca(table, home)).collect();
+    Acme {
+        email: table.get("email").and_then(|value| email(&value)),
+        cas,
+        challenge: challenge(&table),
+        ca_root: table.get("ca_root").and_then(|value| home.path(&value)),
+        import: import(&table, home),
+    }
+}
+
+/// A secret that stands in a file or in the environment. One that stands here was reported before.
+pub(super) fn secret(value: &Value<'_>, home: &Home<'_>) -> Option<Secret> {
+    if !value.node.is_table() && !value.node.is_array() {
+        return None;
+    }
+    let table = value.table(&super::super::schema::SECRET)?;
+    let place = value.place.clone();
+    let source = match (table.get("file"), table.get("env")) {
+        (Some(file), None) => SecretSource::File(home.path(&file)?),
+        (None, Some(name)) => SecretSource::Env(variable(&name)?),
+        (Some(_), Some(_)) => {
+            value.refuse("a secret stands in one place", "keep `file` or `env`");
+            return None;
+        }
+        (None, None) => {
+            if table.lacks("file") && table.lacks("env") {
+                value.refuse(
+                    "it says nothing of where the secret is",
+                    "write { file = \"/run/secrets/…\" } or { env = \"NAME\" }",
+                );
+            }
+            return None;
+        }
+    };
+    Some(Secret { source, place })
+}
+
+fn variable(value: &Value<'_>) -> Option<String> {
+    let name = value.text()?;
+    if name.is_empty() || name.contains(['=', '\0']) {
+        value.refuse(
+            format!("{name:?} is not the name of an environment variable"),
+            "write its name alone, as in \"ACME_HMAC\"",
+        );
+        return None;
+    }
+    Some(name.to_owned())
+}
+
+fn email(value: &Value<'_>) -> Option<String> {
+    let text = value.text()?;
+    let bare = text.strip_prefix("mailto:").unwrap_or(text);
+    let parts: Vec<&str> = bare.split('@').collect();
+    let plain = |c: char| c.is_ascii_graphic() && !"<>,;?\"".contains(c);
+    match parts.as_slice() {
+        [name, host] if !name.is_empty() && host.contains('.') && bare.chars().all(plain) && bare == text => {
+            Some(text.to_owned())
+        }
+        _ => {
+            value.refuse(
+                format!("{text:?} is not an e-mail address"),
+                "write one address alone, as in \"ops@example.com\"",
+            );
+            None
+        }
+    }
+}
+
+/// The table itself is the first CA, and has its keys.
+fn ca(table: &Table<'_>, home: &Home<'_>) -> AcmeCa {
+    let typed = table.get("directory");
+    let (name, directory, staging) = typed.as_ref().and_then(directory).unwrap_or_else(|| letsencrypt());
+    let eab = table.table("eab").and_then(|table| eab(&table, home));
+    if let (true, true, Some(value)) = (name == ZEROSSL, table.lacks("eab"), &typed) {
+        let help = "add eab = { key_id = \"…\", hmac = { file = \"…\" } }, as its site gives them";
+        value.refuse("ZeroSSL wants to know whose the account is", help);
+    }
+    AcmeCa { name, directory, staging, profile: table.get("profile").and_then(|value| profile(&value)), eab }
+}
+
+type Directory = (String, String, Option<String>);
+
+fn letsencrypt() -> Directory {
+    named("letsencrypt").unwrap_or_default()
+}
+
+fn named(name: &str) -> Option<Directory> {
+    let (name, url, staging) = NAMED.iter().find(|(own, ..)| *own == name)?;
+    Some(((*name).into(), (*url).into(), staging.map(Into::into)))
+}
+
+fn directory(value: &Value<'_>) -> Option<Directory> {
+    let text = value.text()?;
+    if let Some(found) = named(text) {
+        return Some(found);
+    }
+    let host = text.strip_prefix("https://").and_then(|rest| rest.split(['/', '?', '#']).next());
+    if host.is_some_and(|host| !host.is_empty() && !host.contains('@'))
+        && text.bytes().all(|octet| octet.is_ascii_graphic())
+    {
+        return Some((text.into(), text.into(), None));
+    }
+    let (message, help) = if text.starts_with("http://") {
+        (
+            "a CA is spoken to over https alone".to_owned(),
+            format!("write \"{}\"", text.replacen("http", "https", 1)),
+        )
+    } else {
+        let near = did_you_mean(text, NAMED.iter().map(|(name, ..)| *name));
+        let words: Vec<String> = NAMED.iter().map(|(name, ..)| format!("\"{name}\"")).collect();
+        (
+            format!("{text:?} is not a CA"),
+            if near.is_empty() {
+                format!("write {} or the URL of its directory", words.join(", "))
+            } else {
+                near
+            },
+        )
+    };
+    value.refuse(message, help);
+    None
+}
+
+fn profile(value: &Value<'_>) -> Option<String> {
+    let text = value.text()?;
+    if text.is_empty() || !text.bytes().all(|octet| octet.is_ascii_graphic()) {
+        value.refuse(
+            format!("{text:?} is not a profile"),
+            "write one that the CA's directory lists, as in \"shortlived\"",
+        );
+        return None;
+    }
+    Some(text.to_owned())
+}
+
+fn eab(table: &Table<'_>, home: &Home<'_>) -> Option<Eab> {
+    let key_id = table.get("key_id").and_then(|value| Some(value.text()?.to_owned()));
+    let hmac = table.get("hmac").and_then(|value| secret(&value, home));
+    Some(Eab { key_id: key_id?, hmac: hmac? })
+}
+
+fn challenge(table: &Table<'_>) -> Option<Challenge> {
+    match table.choice("challenge")? {
+        "http-01" => Some(Challenge::Http01),
+        "tls-alpn-01" => Some(Challenge::TlsAlpn01),
+        _ => {
+            if let Some(value) = table.get("challenge") {
+                let help = "write \"http-01\" or \"tls-alpn-01\", or leave the key out";
+                value.refuse("the challenge dns-01 is not built into this version", help);
+            }
+            None
+        }
+    }
+}
+
+/// An absolute default: it is another program's.
+fn import(table: &Table<'_>, home: &Home<'_>) -> Option<PathBuf> {
+    let Some(value) = table.get("import") else { return Some(CERTBOT.into()) };
+    match value.flag() {
+        Some(false) => None,
+        Some(true) => {
+            value
+                .refuse("true does not say from where", format!("write \"{CERTBOT}\", or leave the key out"));
+            None
+        }
+        None if value.node.is_str() => home.path(&value),
+        None => {
+            value.mismatch();
+            None
+        }
+    }
+}
