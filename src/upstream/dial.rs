@@ -43,7 +43,7 @@ impl Dialer {
             }
         };
         let io = match timeout(limit, connecting).await {
-            Ok(connected) => connected.map_err(|source| Fault::Unreachable { source })?,
+            Ok(connected) => connected.map_err(refused)?,
             Err(_) => return Err(Fault::ConnectTimeout),
         };
         Ok(Conn {
@@ -82,6 +82,16 @@ impl Dialer {
         self.resolver.forget(host);
         let fresh = self.resolver.addresses(host).await?;
         if fresh == known { Err(error) } else { connect_any(&fresh, port, trace).await }
+    }
+}
+
+/// A target that speaks TLS otherwise than it should is no better for waiting; one that is not there may come.
+fn refused(source: io::Error) -> Fault {
+    match source.kind() {
+        io::ErrorKind::InvalidData => {
+            Fault::UpstreamBroken { reason: "its TLS handshake failed", source: Some(source) }
+        }
+        _ => Fault::Unreachable { source },
     }
 }
 
