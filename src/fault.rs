@@ -29,6 +29,12 @@ pub enum Fault {
     /// The site has nothing at this path.
     #[error("no route of the site matches the path")]
     NoRoute,
+    /// No regular file of that name lies in the route's directory.
+    #[error("no file of that name is served here")]
+    NoFile,
+    /// Files are read, and nothing else is done with them.
+    #[error("files are only read")]
+    ReadOnly,
     /// CONNECT and TRACE are never passed on (RFC 9110 sections 9.3.6 and 9.3.8).
     #[error("the method is not served")]
     MethodNotAllowed,
@@ -80,6 +86,12 @@ pub enum Fault {
         /// What the read or write met.
         source: std::io::Error,
     },
+    /// A file cannot be read, or became shorter while it was sent.
+    #[error("a file cannot be sent: {source}")]
+    FileBroken {
+        /// What reading it met.
+        source: std::io::Error,
+    },
     /// The upstream broke off, or what it sent is not HTTP.
     #[error("the upstream's answer is broken: {reason}")]
     UpstreamBroken {
@@ -109,8 +121,8 @@ impl Fault {
         match self {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::Forbidden => StatusCode::FORBIDDEN,
-            Self::NoRoute => StatusCode::NOT_FOUND,
-            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::NoRoute | Self::NoFile => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed | Self::ReadOnly => StatusCode::METHOD_NOT_ALLOWED,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
@@ -125,7 +137,7 @@ impl Fault {
             }
             Self::ConnectTimeout | Self::ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::Unavailable(_) | Self::Down { .. } => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Internal(_) | Self::FileBroken { .. } => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
@@ -138,7 +150,7 @@ impl Fault {
             | Self::UpstreamBroken { .. }
             | Self::ConnectTimeout
             | Self::ResponseTimeout => Blame::Upstream,
-            Self::Unavailable(_) | Self::Internal(_) => Blame::Edge,
+            Self::Unavailable(_) | Self::Internal(_) | Self::FileBroken { .. } => Blame::Edge,
             _ => Blame::Client,
         }
     }
@@ -171,7 +183,8 @@ impl Fault {
             Self::BadRequest(_) => "bad_request",
             Self::Forbidden => "forbidden",
             Self::NoRoute => "no_route",
-            Self::MethodNotAllowed => "method",
+            Self::NoFile => "no_file",
+            Self::MethodNotAllowed | Self::ReadOnly => "method",
             Self::RequestTimeout => "request_timeout",
             Self::BodyTooLarge { .. } => "body_too_large",
             Self::TargetTooLong => "target_too_long",
@@ -184,6 +197,7 @@ impl Fault {
             Self::Unreachable { .. } => "unreachable",
             Self::Down { .. } => "down",
             Self::Unanswered { .. } => "unanswered",
+            Self::FileBroken { .. } => "file_broken",
             Self::UpstreamBroken { .. } => "upstream_broken",
             Self::ConnectTimeout => "connect_timeout",
             Self::ResponseTimeout => "response_timeout",

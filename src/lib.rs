@@ -2,7 +2,7 @@
 //!
 //! # Rooms
 //! Imports flow one way, and a test holds it:
-//! `cli → runtime → {admin, http, acme} → snapshot → route → upstream → {tls, limit, net} → wire → config::model →
+//! `cli → runtime → {admin, http, acme} → snapshot → route → {upstream, files} → {tls, limit, net} → wire → config::model →
 //! {name, addr, fault}`. `observe` is a leaf that all may use. `config::raw` is seen by `config` alone.
 //!
 //! | room | what is in it |
@@ -14,6 +14,7 @@
 //! | [`acme`] | certificates that look after themselves, and the store that they are kept in |
 //! | [`snapshot`] | the running configuration, frozen, behind one pointer |
 //! | [`route`] | from a host and a path to a site and a route |
+//! | [`files`] | directories whose files are served, and what upstreams hand over by X-Accel-Redirect |
 //! | [`upstream`] | targets, pools, dialing, and one request's call |
 //! | [`tls`] | policy, handshakes, certificates, tickets |
 //! | [`limit`], [`net`] | counted connections; listening, accepting, the PROXY protocol |
@@ -29,7 +30,8 @@
 //! `http::h1` or `http::h2`; both make the same request of what they read, and hand it to `http::pipeline`, which reads
 //! from top to bottom: host, server name, route, gates, size, answer. `http::forward` writes the head anew and gives it,
 //! with the route's permit, to [`upstream::Upstream::call`]. The answer's body is pulled from the upstream as the client
-//! takes it, in the client's own task. Every [`fault::Fault`] becomes a page in `http::respond`; dropping the exchange writes
+//! takes it, in the client's own task. A route with files is answered by [`files::serve`], with the same permit, and so is a request that an
+//! upstream hands over with X-Accel-Redirect. Every [`fault::Fault`] becomes a page in `http::respond`; dropping the exchange writes
 //! the one access line.
 //!
 //! # A certificate's way
@@ -48,6 +50,7 @@ pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod fault;
+pub mod files;
 pub mod http;
 pub mod limit;
 pub mod name;

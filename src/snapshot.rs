@@ -11,8 +11,9 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use crate::config;
-use crate::config::model::{Bind, Certificate, Config, Row, RowId, Serve, Site};
+use crate::config::model::{Action, Bind, Certificate, Config, Row, RowId, Serve, Site};
 use crate::config::problem::{Problem, Problems};
+use crate::files::Folder;
 use crate::name::HostPattern;
 use crate::route::{SiteEntry, Table};
 use crate::tls::challenges::Book;
@@ -41,7 +42,7 @@ pub struct Snapshot {
 pub struct Live(Arc<ArcSwap<Snapshot>>);
 
 impl Snapshot {
-    /// Prepares a configuration: every certificate is loaded and checked. `port` tells the real port of a row that
+    /// Prepares a configuration: every certificate is loaded and checked, every directory of files looked for. `port` tells the real port of a row that
     /// listens already. Returns what is odd without being wrong, or everything that is wrong at once.
     pub fn build(
         loaded: config::Loaded,
@@ -52,7 +53,8 @@ impl Snapshot {
         let config = loaded.config;
         let mut certificates = Certificates::new(&config, previous, shared);
         let tls: Vec<_> = config.sites.iter().filter_map(|site| certificates.load(site)).collect();
-        let Certificates { problems, warnings, .. } = certificates;
+        let Certificates { mut problems, warnings, .. } = certificates;
+        problems.extend(missing_folders(&config));
         Problems::check(&loaded.source, problems)?;
         let snapshot = Self {
             generation: previous.map_or(1, |previous| previous.generation + 1),
@@ -76,6 +78,7 @@ impl Snapshot {
                 certificates.load(site);
             }
         }
+        certificates.problems.extend(missing_folders(&loaded.config));
         Problems::check(&loaded.source, certificates.problems)?;
         Ok(certificates.warnings)
     }
@@ -235,6 +238,15 @@ fn owners(snapshot: &Snapshot) -> HashMap<HostPattern, Vec<usize>> {
 /// Everything that a site is called.
 fn names(site: &Site) -> impl Iterator<Item = HostPattern> {
     site.domains.iter().cloned().chain(site.redirect.iter().cloned().map(HostPattern::Exact))
+}
+
+/// The routes whose files cannot be served.
+fn missing_folders(config: &Config) -> impl Iterator<Item = Problem> {
+    config.sites.iter().flat_map(|site| &site.routes).filter_map(|route| {
+        let Action::Files(files) = &route.action else { return None };
+        let (message, help) = Folder::new(files).check().err()?;
+        Some(Problem::new(route.files_place.clone(), message, help))
+    })
 }
 
 fn problem(problem: TlsProblem) -> Problem {

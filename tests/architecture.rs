@@ -12,7 +12,7 @@ const ROWS: &[&[&str]] = &[
     &["admin", "http", "acme"],
     &["snapshot"],
     &["route"],
-    &["upstream"],
+    &["upstream", "files"],
     &["tls", "limit", "net"],
     &["wire"],
     &["config"],

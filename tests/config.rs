@@ -239,11 +239,14 @@ SITE app.example.com, *.tenants.example.com
   key          config/app.key
   hsts         365d
   who          public
-  routes       /admin/   internal  → django-1:8000, django-2:8000
-               /upload/  public    → django-1:8000, django-2:8000
-               /ws/      public    → channels:9000
-               = /old    public    → 308 to /new/
-               /         public    → django-1:8000, django-2:8000
+  routes       /admin/      internal  → django-1:8000, django-2:8000
+               /upload/     public    → django-1:8000, django-2:8000
+               /static/     public    → files in /srv/static, hashed names cached for ever
+               /media/      public    → files in /srv/media, sandboxed
+               /protected/  public    → files in /srv/protected, through X-Accel-Redirect alone, sandboxed
+               /ws/         public    → channels:9000
+               = /old       public    → 308 to /new/
+               /            public    → django-1:8000, django-2:8000
 
 SITE tools.example.com
   ports        203.0.113.10:443

@@ -15,6 +15,7 @@ mod client_address;
 mod commands;
 mod config;
 mod django;
+mod files;
 mod limits;
 mod outsider;
 mod proxying;

@@ -6,7 +6,7 @@ use std::io::{self, Write as _};
 use super::{ConfigFile, Failure, files, print};
 use crate::addr::{Gate, Source};
 use crate::config::model::{
-    Action, Bind, Certificate, Config, PathPattern, Route, Row, RowId, Serve, Site, Target,
+    Action, Bind, Certificate, Config, FileCache, Files, PathPattern, Route, Row, RowId, Serve, Site, Target,
 };
 use crate::config::problem::render;
 use crate::config::{self, Loaded, show_duration};
@@ -177,8 +177,23 @@ fn route(route: &Route) -> [String; 3] {
     let target = match &route.action {
         Action::Proxy(proxy) => proxy.targets.iter().map(target).collect::<Vec<_>>().join(", "),
         Action::Redirect { to, status } => format!("{status} to {to}"),
+        Action::Files(files) => folder(files),
     };
     [path, gate(&route.gate), format!("→ {target}")]
+}
+
+fn folder(files: &Files) -> String {
+    let mut text = format!("files in {}", files.folder.display());
+    match files.cache {
+        FileCache::Unsaid => {}
+        FileCache::For(age) => text.extend([", cached for ", &show_duration(age)]),
+        FileCache::Immutable => text.push_str(", hashed names cached for ever"),
+    }
+    for (said, what) in [(files.internal, ", through X-Accel-Redirect alone"), (files.sandbox, ", sandboxed")]
+    {
+        text += if said { what } else { "" };
+    }
+    text
 }
 
 fn target(target: &Target) -> String {

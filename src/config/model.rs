@@ -165,6 +165,8 @@ pub struct Route {
     pub body: u64,
     /// What it does.
     pub action: Action,
+    /// Where `files` stands in the file.
+    pub files_place: Place,
 }
 
 /// A route's path, percent-decoded.
@@ -188,6 +190,34 @@ pub enum Action {
         /// 301, 302, 303, 307 or 308.
         status: u16,
     },
+    /// Answer with files.
+    Files(Files),
+}
+
+/// The files of a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Files {
+    /// The directory. What is left of a path behind the route's prefix names a file below it; the route of one path
+    /// alone has the file of that path's last segment.
+    pub folder: PathBuf,
+    /// What Cache-Control says where the upstream does not.
+    pub cache: FileCache,
+    /// Reached through X-Accel-Redirect alone.
+    pub internal: bool,
+    /// Whether the files may be strangers': they are sent with a sandboxing Content-Security-Policy, and none is
+    /// taken for the compressed form of another.
+    pub sandbox: bool,
+}
+
+/// What Cache-Control says of files (RFC 9111 section 5.2.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileCache {
+    /// Nothing.
+    Unsaid,
+    /// They are fresh for so long.
+    For(Duration),
+    /// Those with a hash in their name never change (RFC 8246), all others are asked for again each time.
+    Immutable,
 }
 
 /// An upstream and how it is spoken to. Two that are equal share their pools.

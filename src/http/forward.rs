@@ -8,6 +8,7 @@ use http::{Method, StatusCode};
 use http_body::Frame;
 
 use super::exchange::Exchange;
+use super::files;
 use super::forwarded::{self, line};
 use super::pipeline::Interim;
 use super::request::{Protocol, Request};
@@ -42,6 +43,9 @@ pub(super) async fn forward(
         answer = call.head().await?;
     }
     exchange.trace.first_byte = Some(exchange.elapsed());
+    if files::is_handed_over(&answer.head) {
+        return Box::pin(files::follow(exchange, &answer, call)).await;
+    }
     response(exchange, request, upstream, &answer, call)
 }
 

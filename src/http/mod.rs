@@ -2,10 +2,11 @@
 //!
 //! [`Worker::serve`] takes an accepted socket; `connection` brings it through the port's gate and the handshake;
 //! `h1` and `h2` read requests from it; `pipeline` decides what each is answered; `forward` hands it to an upstream;
-//! `respond` makes the answers of the edge's own.
+//! `files` answers with files, of its own accord or an upstream's; `respond` makes the answers of the edge's own.
 
 mod connection;
 mod exchange;
+mod files;
 mod forward;
 mod forwarded;
 mod h1;

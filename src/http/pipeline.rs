@@ -8,7 +8,7 @@ use super::exchange::Exchange;
 use super::link::Standing;
 use super::request::{Request, Scheme, hostname};
 use super::response::Response;
-use super::{forward, forwarded, respond};
+use super::{files, forward, forwarded, respond};
 use crate::fault::Fault;
 use crate::name::Hostname;
 use crate::route::{RouteAction, RouteEntry, SiteEntry, normalize};
@@ -87,6 +87,12 @@ async fn answer(
             let status = StatusCode::from_u16(*status).map_err(Fault::internal)?;
             Ok(respond::redirect(exchange, status, to.as_bytes()))
         }
+        RouteAction::Files(folder) => {
+            let (folder, name) = (Arc::clone(folder), route.file_name(&path));
+            Box::pin(files::serve(exchange, permit, &folder, name)).await
+        }
+        // Only an upstream's answer leads here; for whoever asks by himself there is nothing.
+        RouteAction::Internal(_) => Err(Fault::NoRoute),
         RouteAction::Proxy(upstream) => {
             let upstream = Arc::clone(upstream);
             let limit = route.body;

@@ -22,6 +22,7 @@ pub(super) fn fault(exchange: &mut Exchange, fault: Fault) -> Response {
     head.push(b"cache-control", b"no-store");
     match fault {
         Fault::Unavailable(_) | Fault::Down { .. } => head.push(b"retry-after", RETRY_AFTER),
+        Fault::ReadOnly => head.push(b"allow", b"GET, HEAD"),
         Fault::MethodNotAllowed => head.push(b"allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
         _ => {}
     }

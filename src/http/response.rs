@@ -7,6 +7,7 @@ use http::StatusCode;
 
 use super::spool::Ahead;
 use crate::fault::Fault;
+use crate::files;
 use crate::upstream::{Call, Chunk, Io};
 use crate::wire::Head;
 
@@ -27,6 +28,8 @@ pub(super) enum Payload {
     Empty,
     /// These octets.
     Full(Bytes),
+    /// What a file has.
+    File(Box<files::Body>),
     /// What the upstream sends, at the client's pace.
     Upstream(Box<Call>),
     /// What the upstream sends, at its own pace.
@@ -59,6 +62,7 @@ impl Payload {
         match self {
             Self::Upstream(call) => call.is_at_end(),
             Self::Ahead(ahead) => ahead.is_at_end(),
+            Self::File(body) => body.is_at_end(),
             Self::Full(bytes) => bytes.is_empty(),
             _ => true,
         }
@@ -76,6 +80,7 @@ impl Payload {
         match self {
             Self::Upstream(call) => call.poll_chunk(cx),
             Self::Ahead(ahead) => ahead.poll_chunk(cx),
+            Self::File(body) => body.poll_chunk(cx).map_ok(|data| data.map_or(Chunk::End(None), Chunk::Data)),
             Self::Full(bytes) if !bytes.is_empty() => Poll::Ready(Ok(Chunk::Data(std::mem::take(bytes)))),
             _ => Poll::Ready(Ok(Chunk::End(None))),
         }

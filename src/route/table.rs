@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::addr::Gate;
 use crate::config::model::{Action, Config, PathPattern, Proxy, Route, RowId, Site};
+use crate::files::Folder;
 use crate::name::{HostPattern, Hostname};
 use crate::upstream::Upstream;
 
@@ -60,6 +61,10 @@ pub enum RouteAction {
         /// 301, 302, 303, 307 or 308.
         status: u16,
     },
+    /// Answer with files.
+    Files(Arc<Folder>),
+    /// The same, and only where an upstream says so.
+    Internal(Arc<Folder>),
 }
 
 /// The names of one row.
@@ -167,12 +172,23 @@ impl SiteEntry {
 }
 
 impl RouteEntry {
+    /// The name that a path of this route has below the directory of its files: what follows the prefix, or the last
+    /// segment of the one path.
+    pub fn file_name<'p>(&self, path: &'p [u8]) -> &'p [u8] {
+        match &self.path {
+            PathPattern::Prefix(prefix) => path.strip_prefix(prefix.as_bytes()).unwrap_or_default(),
+            PathPattern::Exact(_) => path.rsplit(|b| *b == b'/').next().unwrap_or_default(),
+        }
+    }
+
     fn build(route: &Route, upstream: &mut impl FnMut(&Proxy) -> Arc<Upstream>) -> Self {
         let action = match &route.action {
             Action::Proxy(proxy) => RouteAction::Proxy(upstream(proxy)),
             Action::Redirect { to, status } => {
                 RouteAction::Redirect { to: to.as_str().into(), status: *status }
             }
+            Action::Files(files) if files.internal => RouteAction::Internal(Folder::new(files)),
+            Action::Files(files) => RouteAction::Files(Folder::new(files)),
         };
         Self { path: route.path.clone(), gate: route.gate.clone(), body: route.body, action }
     }
@@ -315,7 +331,7 @@ mod tests {
         let new = Table::build(&after, Some(&old));
         let of = |table: &Table, path: &str| match &table.sites()[0].route(path.as_bytes()).unwrap().action {
             RouteAction::Proxy(upstream) => Arc::clone(upstream),
-            RouteAction::Redirect { .. } => panic!("a proxy route"),
+            _ => panic!("a proxy route"),
         };
         assert!(Arc::ptr_eq(&of(&old, "/"), &of(&new, "/")));
         assert!(!Arc::ptr_eq(&of(&old, "/ws/"), &of(&new, "/ws/")));
@@ -365,7 +381,7 @@ mod tests {
             Some(exact) => PathPattern::Exact(exact.to_owned()),
             None => PathPattern::Prefix(path.to_owned()),
         };
-        Route { path, gate: Gate::open(), body: 1024, action }
+        Route { path, gate: Gate::open(), body: 1024, action, files_place: Place::default() }
     }
 
     fn site(domains: &[&str], redirect: &[&str], routes: &[&str]) -> Site {

@@ -216,9 +216,21 @@ pub static ROUTE: Table = Table {
             "What answers; without the key, the site's upstream",
         ),
         key("redirect", Kind::Table(&REDIRECT), Nothing, "Where the client is sent instead"),
-        key("files", Later("let an upstream serve them"), Nothing, "Files from a directory"),
-        later("cache", "Cache-Control for files"),
-        later("internal", "Reached through X-Accel-Redirect alone"),
+        key("files", Path, Nothing, "A directory whose files are served; what follows `path` names one"),
+        key(
+            "cache",
+            Either("\"immutable\", a duration, as in \"30d\", or false"),
+            Is("false"),
+            "Cache-Control of files; \"immutable\" is for hashed names, app.0123456789ab.js, and has others revalidated",
+        ),
+        key("internal", Flag, Is("false"), "Files that are reached through X-Accel-Redirect alone"),
+        key(
+            "sandbox",
+            Flag,
+            Nothing,
+            "Files may be strangers' uploads: a sandboxing Content-Security-Policy, and no .br, .zst or .gz in the place of \
+             another; without the key, all but cache = \"immutable\"",
+        ),
         later("rate", "A rate limit"),
     ],
 };

@@ -2,6 +2,7 @@
 
 mod acme;
 mod edge;
+mod files;
 mod names;
 mod ports;
 mod route;

@@ -3,6 +3,7 @@
 use super::super::model::{Action, PathPattern, Proxy, Route};
 use super::super::raw::{Table, Value};
 use super::Home;
+use super::files;
 use super::ports::gate;
 use super::sources::Sources;
 use super::target;
@@ -42,7 +43,8 @@ fn one(table: &Table<'_>, site: &Site<'_>) -> Option<Route> {
     let gate = gate(table, site.sources);
     let body = table.size("body").unwrap_or(site.body);
     let action = action(table, site);
-    Some(Route { path: path?, gate, body, action: action? })
+    let files_place = table.get("files").map(|value| value.place).unwrap_or_default();
+    Some(Route { path: path?, gate, body, action: action?, files_place })
 }
 
 fn action(table: &Table<'_>, site: &Site<'_>) -> Option<Action> {
@@ -52,6 +54,10 @@ fn action(table: &Table<'_>, site: &Site<'_>) -> Option<Action> {
         value.refuse("a route has an upstream or a redirect, not both", "leave one of them out");
         return None;
     }
+    if table.has("files") {
+        return files::read(table, site.home).map(Action::Files);
+    }
+    files::refuse_keys(table);
     if table.has("redirect") {
         return redirect.and_then(|table| redirection(&table));
     }
@@ -59,7 +65,7 @@ fn action(table: &Table<'_>, site: &Site<'_>) -> Option<Action> {
         return targets.map(|targets| Action::Proxy(Proxy { targets, ..site.timeouts.clone() }));
     }
     if !site.has_upstream && table.lacks("upstream") {
-        let help = "give the route an upstream or a redirect, or the site an upstream";
+        let help = "give the route an upstream, files or a redirect, or the site an upstream";
         table.report.error(&table.place, "nothing answers on this route", help);
     }
     site.proxy.cloned().map(Action::Proxy)

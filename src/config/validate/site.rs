@@ -253,7 +253,13 @@ fn routes(table: &Table<'_>, sources: &Sources, defaults: &Defaults<'_>) -> Vec<
     let mut routes = route::read(&tables, &inherited);
     let root = PathPattern::Prefix("/".into());
     if let Some(proxy) = proxy.filter(|_| routes.iter().all(|route| route.path != root)) {
-        routes.push(Route { path: root, gate: Gate::open(), body, action: Action::Proxy(proxy) });
+        routes.push(Route {
+            path: root,
+            gate: Gate::open(),
+            body,
+            action: Action::Proxy(proxy),
+            files_place: Place::default(),
+        });
     }
     routes
 }

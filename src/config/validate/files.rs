@@ -1,0 +1,97 @@
+//! `files` of a route: a directory, and how it is served.
+
+use std::time::Duration;
+
+use super::super::model::{FileCache, Files};
+use super::super::raw::{Table, Value, did_you_mean};
+use super::Home;
+
+/// The keys that say something of files alone.
+const KEYS: [&str; 3] = ["cache", "internal", "sandbox"];
+
+/// Reads a route that has `files`. The directory is looked at when the configuration is put to use.
+pub(super) fn read(table: &Table<'_>, home: &Home<'_>) -> Option<Files> {
+    for other in ["upstream", "redirect"] {
+        if let Some(value) = table.get(other) {
+            value.refuse(
+                format!("a route has files or {}, not both", article(other)),
+                "leave one of them out",
+            );
+        }
+    }
+    if let Some(value) = table.get("path") {
+        refuse_path(&value);
+    }
+    let folder = table.get("files").and_then(|value| home.path(&value));
+    let cache = table.get("cache").map_or(Some(FileCache::Unsaid), |value| cache(&value));
+    let internal = flag(table, "internal").unwrap_or(false);
+    let sandbox = flag(table, "sandbox").unwrap_or(cache != Some(FileCache::Immutable));
+    Some(Files { folder: folder?, cache: cache?, internal, sandbox })
+}
+
+/// Refuses the keys of files on a route that has none.
+pub(super) fn refuse_keys(table: &Table<'_>) {
+    if table.lacks("files") {
+        for value in KEYS.iter().filter_map(|name| table.get(name)) {
+            value.refuse("this is for a route with files", "give the route files = \"/srv/static\"");
+        }
+    }
+}
+
+fn article(key: &str) -> String {
+    format!("{} {key}", if key == "upstream" { "an" } else { "a" })
+}
+
+/// `/static` would name `/srv/static` + `-and-more`, and `= /static/` nothing at all.
+fn refuse_path(value: &Value<'_>) {
+    let Some(text) = value.node.as_str() else { return };
+    let exact = text.starts_with('=');
+    if exact && text.ends_with('/') {
+        value.refuse("this path names no file", "leave out the \"=\" for all below it");
+    } else if !exact && text.starts_with('/') && !text.ends_with('/') {
+        let help =
+            format!("write \"{text}/\" for a directory, or \"= {text}\" for the one file of that name");
+        value.refuse("the path of files ends with a slash", help);
+    }
+}
+
+fn cache(value: &Value<'_>) -> Option<FileCache> {
+    match value.flag() {
+        Some(false) => return Some(FileCache::Unsaid),
+        Some(true) => {
+            value.refuse("true does not say for how long", "write \"immutable\", \"30d\", or false");
+            return None;
+        }
+        None => {}
+    }
+    let Some(text) = value.node.as_str() else {
+        value.mismatch();
+        return None;
+    };
+    if text == "immutable" {
+        return Some(FileCache::Immutable);
+    }
+    if !text.starts_with(|first: char| first.is_ascii_digit()) {
+        let near = did_you_mean(text, ["immutable"].into_iter());
+        let help = if near.is_empty() { "write \"immutable\", \"30d\", or false" } else { &near };
+        value.refuse(format!("{text:?} says nothing of caching"), help);
+        return None;
+    }
+    value.duration().filter(|age| whole(value, *age)).map(FileCache::For)
+}
+
+fn whole(value: &Value<'_>, age: Duration) -> bool {
+    let whole = age.subsec_nanos() == 0;
+    if !whole {
+        value.refuse("Cache-Control counts whole seconds", "write \"30d\"");
+    }
+    whole
+}
+
+fn flag(table: &Table<'_>, name: &str) -> Option<bool> {
+    let value = table.get(name)?;
+    if value.flag().is_none() {
+        value.mismatch();
+    }
+    value.flag()
+}
