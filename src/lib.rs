@@ -30,7 +30,7 @@
 //! `http::h1` or `http::h2`; both make the same request of what they read, and hand it to `http::pipeline`, which reads
 //! from top to bottom: host, server name, route, gates, size, answer. `http::forward` writes the head anew and gives it,
 //! with the route's permit, to [`upstream::Upstream::call`]. The answer's body is pulled from the upstream as the client
-//! takes it, in the client's own task. A route with files is answered by [`files::serve`], with the same permit, and so is a request that an
+//! takes it, in the client's own task. A route with files is answered by [`files::serve()`], with the same permit, and so is a request that an
 //! upstream hands over with X-Accel-Redirect. Every [`fault::Fault`] becomes a page in `http::respond`; dropping the exchange writes
 //! the one access line.
 //!

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use http::Request;
+use tempfile::TempDir;
 
 use crate::support::client::{self, Response, Tls, Wire};
 use crate::support::django::Django;
@@ -18,6 +19,8 @@ use crate::support::websocket;
 /// The edge and three Djangos, one a site.
 struct Stack {
     edge: Edge,
+    /// What the edge sends where Django says so.
+    protected: TempDir,
     _servers: [Django; 3],
 }
 
@@ -106,6 +109,48 @@ fn a_download_arrives_whole() {
         let download = browser.get("/download").unwrap();
         assert_eq!(download.body.len(), 64 << 20, "{}", browser.name);
         assert_eq!(hex(&download.body), told, "{}", browser.name);
+    }
+}
+
+#[test]
+fn a_file_that_django_hands_over_is_the_edges_to_send() {
+    let stack = stack();
+    let name = "Bericht für März.pdf";
+    let content: Vec<u8> = (0..500_000_u32).flat_map(u32::to_le_bytes).collect();
+    std::fs::write(stack.protected.path().join(name), &content).unwrap();
+    let path = "/files/Bericht%20f%C3%BCr%20M%C3%A4rz.pdf";
+    for mut browser in stack.browsers() {
+        let whole = browser.get(path).unwrap();
+        assert_eq!((whole.status, whole.body.len()), (200, content.len()), "{}", browser.name);
+        assert_eq!(hex(&whole.body), hex(&content), "{}", browser.name);
+        for (name, value) in [
+            ("content-type", "application/pdf"),
+            ("content-disposition", "attachment; filename*=utf-8''Bericht%20f%C3%BCr%20M%C3%A4rz.pdf"),
+            ("cache-control", "private"),
+            ("accept-ranges", "bytes"),
+            ("strict-transport-security", "max-age=86400"),
+        ] {
+            assert_eq!(whole.header(name), Some(value), "{}: {:?}", browser.name, whole.headers);
+        }
+        assert!(whole.header("set-cookie").unwrap().starts_with("downloaded=yes"), "{}", browser.name);
+        assert_eq!(whole.header("x-accel-redirect"), None, "{}", browser.name);
+        let tag = whole.header("etag").unwrap().to_owned();
+        let range = [("range", "bytes=1000000-1000999"), ("if-range", tag.as_str())];
+        let part = browser.ask("GET", path, &range, b"").unwrap();
+        assert_eq!(
+            (part.status, part.body.as_slice()),
+            (206, &content[1_000_000..1_001_000]),
+            "{}",
+            browser.name
+        );
+        assert_eq!(part.header("content-range"), Some("bytes 1000000-1000999/2000000"), "{}", browser.name);
+        let again = browser.ask("GET", path, &[("if-none-match", &tag)], b"").unwrap();
+        assert_eq!(again.status, 304, "{}", browser.name);
+        let head = browser.ask("HEAD", path, &[], b"").unwrap();
+        assert_eq!((head.status, head.header("content-length")), (200, Some("2000000")), "{}", browser.name);
+        assert_eq!(browser.get("/files/nothing.pdf").unwrap().status, 404, "{}", browser.name);
+        assert_eq!(browser.get("/protected/").unwrap().status, 404, "{}", browser.name);
+        assert_eq!(browser.get("/files/%2e%2e%2fsecret").unwrap().status, 400, "{}", browser.name);
     }
 }
 
@@ -327,14 +372,19 @@ impl Browser {
 fn stack() -> Arc<Stack> {
     STACK.get(|| {
         let servers = [Django::gunicorn("sync"), Django::gunicorn("gthread"), Django::uvicorn()];
+        let protected = tempfile::Builder::new().prefix("vestibule-protected-").tempdir().unwrap();
+        let route = format!(
+            "[[site.route]]\npath = \"/protected/\"\ninternal = true\nfiles = \"{}\"\n",
+            protected.path().display()
+        );
         let sites = SITES.iter().zip(&servers).map(|(name, server)| {
             format!(
-                "[[site]]\ndomains = [\"{name}\"]\nupstream = \"{}\"\ncertificate = \"internal\"\nhsts = \"1d\"\n",
+                "[[site]]\ndomains = [\"{name}\"]\nupstream = \"{}\"\ncertificate = \"internal\"\nhsts = \"1d\"\n{route}",
                 server.upstream
             )
         });
         let config = [ROWS.to_owned(), sites.collect::<Vec<_>>().concat()].concat();
-        Stack { edge: Edge::start(&config), _servers: servers }
+        Stack { edge: Edge::start(&config), protected, _servers: servers }
     })
 }
 

@@ -195,4 +195,15 @@ mod tests {
         assert!(validators(false).allow_range(&head(&[])));
         assert!(!validators(true).allow_range(&head(&[("If-Range", AT), ("If-Range", AT)])));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_panic(value in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..64)) {
+            for name in ["if-match", "if-none-match", "if-modified-since", "if-range"] {
+                let mut head = Head::default();
+                head.push(name.as_bytes(), &value);
+                let _ = (validators(true).judge(&head), validators(true).allow_range(&head));
+            }
+        }
+    }
 }

@@ -99,7 +99,10 @@ impl Folder {
                 let (folder, name) = (self.path.display(), name.escape_ascii());
                 tracing::warn!(%folder, %name, reason, "a file is not served");
             }
-            error => return Fault::FileBroken { source: error.into() },
+            error => {
+                tracing::error!(folder = %self.path.display(), name = %name.escape_ascii(), %error, "a file cannot be read");
+                return Fault::FileBroken { source: error.into() };
+            }
         }
         Fault::NoFile
     }

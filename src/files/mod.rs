@@ -1,6 +1,6 @@
 //! The files of a directory, as HTTP serves them.
 //!
-//! A request's way: [`serve`] takes a [`Permit<Route>`](crate::addr::Permit), [`Folder`] opens what the name says
+//! A request's way: [`serve()`] takes a [`Permit<Route>`](crate::addr::Permit), [`Folder`] opens what the name says
 //! and nothing outside of the directory, `encoding` may choose a compressed sibling instead, `conditional` asks whether the
 //! client has it already, `range` cuts out what it wants, and a [`Body`] reads that as the client takes it. `accel` is
 //! what an upstream says of a file that the edge is to send for it.

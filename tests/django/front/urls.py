@@ -8,6 +8,7 @@ urlpatterns = [
     path("", views.page),
     path("upload", views.upload),
     path("download", views.download),
+    path("files/<path:name>", views.protected),
     path("events/", views.events),
     re_path(r"^echo(?:/.*)?$", views.echo),
     path("slow", views.slow),
