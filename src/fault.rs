@@ -1,20 +1,9 @@
-//! Every way in which a request can end badly: whose fault it is, what the client is told, whether the
+//! Every way in which a request can end badly: what the client is told, whether the
 //! connection survives, and whether the request may be sent again.
 
 use std::error::Error;
 
 use http::StatusCode;
-
-/// Whose fault it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Blame {
-    /// The client asked for something that it cannot have, or in a way that nobody can read.
-    Client,
-    /// The edge itself: its limits, or a mistake of ours.
-    Edge,
-    /// What stands behind the edge.
-    Upstream,
-}
 
 /// A request's bad end.
 #[derive(Debug, thiserror::Error)]
@@ -138,20 +127,6 @@ impl Fault {
             Self::ConnectTimeout | Self::ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::Unavailable(_) | Self::Down { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal(_) | Self::FileBroken { .. } => StatusCode::INTERNAL_SERVER_ERROR,
-        }
-    }
-
-    /// Whose fault it is, for the access line.
-    pub fn blame(&self) -> Blame {
-        match self {
-            Self::Unreachable { .. }
-            | Self::Down { .. }
-            | Self::Unanswered { .. }
-            | Self::UpstreamBroken { .. }
-            | Self::ConnectTimeout
-            | Self::ResponseTimeout => Blame::Upstream,
-            Self::Unavailable(_) | Self::Internal(_) | Self::FileBroken { .. } => Blame::Edge,
-            _ => Blame::Client,
         }
     }
 

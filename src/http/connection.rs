@@ -124,14 +124,16 @@ async fn https(worker: Rc<Worker>, seat: Seat, tcp: TcpStream, client: ClientAdd
         let accepting = tls::accept(tcp, &snapshot.challenges, choose);
         timeout(deadline, accepting).await.unwrap_or_else(|_| Err(tls::Refusal::timeout()))
     });
-    match shaking.await {
+    let Some(shaken) = seat.unless_leaving(shaking).await else { return };
+    match shaken {
         Ok(shaken) => {
             if let Some(serving) = http(worker, seat, client, at, shaken) {
                 serving.await;
             }
         }
         Err(refusal) => {
-            tracing::debug!(%client, reason = refusal.reason.token(), name = ?refusal.name, "handshake refused");
+            let name = refusal.name.as_ref().map(Hostname::as_str);
+            tracing::debug!(%client, reason = refusal.reason.token(), name, "handshake refused");
         }
     }
 }

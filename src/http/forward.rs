@@ -167,15 +167,20 @@ fn websocket_key(id: &str) -> String {
     base64::engine::general_purpose::STANDARD.encode(id.as_bytes().get(..16).unwrap_or_default())
 }
 
-/// Copies field lines but those that `dropped` names and those that Connection names (RFC 9110 section 7.6.1).
+/// Copies field lines but those that `dropped` names and those that Connection names (RFC 9110 section 7.6.1). Several
+/// Cookie lines become one: WSGI would join them with commas, which cookies do not understand.
 fn copy_fields(out: &mut Vec<u8>, head: &Head, dropped: impl Fn(Known) -> bool) {
-    for field in head.fields() {
-        if !dropped(field.known) && !is_named_by_connection(head, field.name) {
-            out.extend_from_slice(field.name);
-            out.extend_from_slice(b": ");
-            out.extend_from_slice(field.value);
-            out.extend_from_slice(b"\r\n");
-        }
+    let passes = |name: &[u8], known| !dropped(known) && !is_named_by_connection(head, name);
+    for field in head.fields().filter(|field| field.known != Known::Cookie && passes(field.name, field.known))
+    {
+        out.extend_from_slice(field.name);
+        out.extend_from_slice(b": ");
+        out.extend_from_slice(field.value);
+        out.extend_from_slice(b"\r\n");
+    }
+    let cookies: Vec<&[u8]> = head.all(Known::Cookie).collect();
+    if !cookies.is_empty() && passes(b"cookie", Known::Cookie) {
+        line(out, b"cookie: ", &cookies.join(&b"; "[..]));
     }
 }
 

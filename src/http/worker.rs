@@ -1,8 +1,10 @@
 //! What the connections of one worker thread share. Nothing in here is locked: a worker is one thread.
 
 use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::rc::Rc;
-use std::task::Waker;
+use std::task::{Poll, Waker};
 use std::time::{Duration, SystemTime};
 
 use tokio::net::TcpStream;
@@ -14,9 +16,13 @@ use crate::limit::connections::Connections;
 use crate::observe::access::Sink;
 use crate::snapshot::Live;
 use crate::upstream::Pools;
+use crate::wire::deadline::Deadline;
 
 /// How often idle upstream connections are looked through.
 const SWEEP: Duration = Duration::from_secs(1);
+
+/// How long a client that has connected and asked nothing yet may hold up an edge that leaves.
+pub(super) const LAST_CALL: Duration = Duration::from_secs(1);
 
 /// One worker's share of the edge.
 pub struct Worker {
@@ -110,6 +116,23 @@ impl Seat {
                 _ => *slot = Some(waker.clone()),
             }
         }
+    }
+
+    /// Waits for what a client has to do before it can ask; None when the edge leaves and the client does not hurry.
+    pub(super) async fn unless_leaving<T>(&self, waiting: impl Future<Output = T>) -> Option<T> {
+        let mut waiting = pin!(waiting);
+        let mut leaving = Deadline::default();
+        poll_fn(|cx| {
+            if let Poll::Ready(come) = waiting.as_mut().poll(cx) {
+                return Poll::Ready(Some(come));
+            }
+            self.listen(cx.waker());
+            if self.worker.is_draining() {
+                leaving.set_at_most(LAST_CALL);
+            }
+            leaving.poll_passed(cx).map(|()| None)
+        })
+        .await
     }
 
     /// Wakes the connection.

@@ -21,6 +21,12 @@ impl Deadline {
         self.due = Some(Instant::now() + span);
     }
 
+    /// Due after `span` from now, if not sooner.
+    pub fn set_at_most(&mut self, span: Duration) {
+        let due = Instant::now() + span;
+        self.due = Some(self.due.map_or(due, |own| own.min(due)));
+    }
+
     /// Never due.
     pub fn clear(&mut self) {
         self.due = None;

@@ -29,6 +29,7 @@ known! {
     Connection = "connection",
     ContentLength = "content-length",
     ContentType = "content-type",
+    Cookie = "cookie",
     DaphneRootPath = "daphne-root-path",
     Date = "date",
     Expect = "expect",

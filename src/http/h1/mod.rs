@@ -22,6 +22,7 @@ use super::link::Link;
 use super::pipeline;
 use super::request::{Protocol, Request};
 use super::response::{Payload, Response};
+use super::worker::LAST_CALL;
 use super::{respond, tunnel};
 use crate::config::model::Limits;
 use crate::fault::Fault;
@@ -110,6 +111,9 @@ fn poll_head<S: AsyncRead + AsyncWrite + Unpin>(
                     let waited = if idle && !first { limits.idle_timeout } else { limits.header_timeout };
                     wire.deadline.set(waited);
                     wire.rest();
+                }
+                if idle && link.worker.is_draining() {
+                    wire.deadline.set_at_most(LAST_CALL);
                 }
                 ready!(wire.deadline.poll_passed(cx));
                 let late = if idle { Next::End } else { Next::Request(Err(Fault::RequestTimeout)) };
@@ -324,6 +328,6 @@ async fn tunnel_through<S: AsyncRead + AsyncWrite + Unpin>(
     let Ok(wire) = Rc::try_unwrap(wire) else { return };
     let Wire { mut io, buffer, .. } = wire.into_inner();
     if io.write_all(&behind).await.is_ok() && upstream.write_all(&buffer).await.is_ok() {
-        tunnel::join(&mut io, &mut upstream).await;
+        tunnel::join(io, upstream).await;
     }
 }

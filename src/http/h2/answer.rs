@@ -149,8 +149,8 @@ impl Sender {
 }
 
 /// From here on the stream carries a WebSocket.
-async fn join(mut client: Duplex, mut upstream: Io, behind: Bytes) {
+async fn join(mut client: Duplex, upstream: Io, behind: Bytes) {
     if client.write_all(&behind).await.is_ok() {
-        tunnel::join(&mut client, &mut upstream).await;
+        tunnel::join(client, upstream).await;
     }
 }
