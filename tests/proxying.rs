@@ -312,6 +312,18 @@ fn a_target_that_is_not_there_is_passed_over() {
     assert_eq!(upstream.mark(), 10);
 }
 
+/// WSGI joins repeated lines with commas, which cookies do not understand.
+#[test]
+fn cookies_go_in_one_line() {
+    let upstream = Upstream::echo();
+    let edge = edge(&upstream);
+    let request = format!("GET /c HTTP/1.1\r\nHost: {NAME}\r\nCookie: a=1\r\nX: y\r\nCookie: b=2\r\n\r\n");
+    assert_eq!(connect(&edge).ask(request).unwrap().status, 200);
+    let seen = upstream.wait_from(0, "the request", |seen| seen.target == "/c");
+    assert_eq!(seen.headers.iter().filter(|(name, _)| name == "cookie").count(), 1);
+    assert_eq!(seen.header("cookie"), Some("a=1; b=2"));
+}
+
 /// While the upstream restarts, requests wait for it instead of failing: a POST too, for nothing of it was sent.
 #[test]
 fn a_request_waits_while_the_upstream_restarts() {

@@ -127,6 +127,21 @@ fn term_lets_requests_in_flight_finish() {
     assert!(client::tcp(edge.https()).is_err(), "something still listens");
 }
 
+/// Clients that connected and asked nothing, before their handshake and after it, do not hold up an edge that leaves.
+#[test]
+fn term_does_not_wait_for_the_silent() {
+    let upstream = Upstream::echo();
+    let limits = "\n[limits]\nheader_timeout = \"5m\"\nhandshake_timeout = \"5m\"\n";
+    let config = config(&upstream, 0).replace("grace = \"10s\"", "grace = \"5m\"") + limits;
+    let mut edge = Edge::start(&config);
+    let _silent = client::tcp(edge.https()).unwrap();
+    let _shaken = connect(&edge);
+    let mut over_h2 = h2(&edge).unwrap();
+    over_h2.ask(get("/idle"), Bytes::new()).unwrap();
+    edge.signal(Signal::SIGTERM);
+    assert!(edge.wait().success());
+}
+
 #[test]
 fn term_ends_what_is_not_finished_within_grace() {
     let (arrived, in_flight) = mpsc::channel();

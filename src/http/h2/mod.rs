@@ -21,6 +21,7 @@ use self::body::Body;
 use super::exchange::Exchange;
 use super::link::Link;
 use super::response::{Payload, Response};
+use super::worker::LAST_CALL;
 use super::{pipeline, respond};
 use crate::config::model::Limits;
 use crate::fault::Fault;
@@ -139,6 +140,9 @@ impl Leaving {
         }
         if !self.deadline.is_set() {
             self.deadline.set(limits.handshake_timeout);
+        }
+        if streams.link.worker.is_draining() {
+            self.deadline.set_at_most(LAST_CALL);
         }
         self.deadline.poll_passed(cx)
     }
