@@ -23,7 +23,7 @@ IDLE = 1000  # connections that are held open for the memory row
 
 @dataclass(frozen=True)
 class Row:
-    """One kind of load: `requests` of `path` with h2load's `options`. A fresh connection a request needs a full handshake."""
+    """One kind of load: `requests` of `path` with h2load's `options`."""
 
     name: str
     path: str
@@ -72,9 +72,9 @@ def main():
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--edge", action="append", default=[], metavar="NAME=PATH", help="an edge to measure; more than one may be named")
+    parser.add_argument("--edge", action="append", default=[], metavar="NAME=PATH", help="an edge; may be repeated")
     parser.add_argument("--peers", default="nginx", help="comma-separated, of nginx, haproxy and caddy; or all")
-    parser.add_argument("--rows", type=lambda text: text.split(";"), help="parts of rows' names, with semicolons between them")
+    parser.add_argument("--rows", type=lambda text: text.split(";"), help="parts of rows' names; between them: ;")
     asked = parser.parse_args()
     asked.edge = dict(edge.split("=", 1) for edge in asked.edge)
     return asked
@@ -124,7 +124,8 @@ def measure(row, peer, turn):
     check(row, peer, told, seen)
     requests = seen["performance"]["request"]["samples"] if row.latency else []
     print(f"round {turn + 1}  {row.name:28} {peer.name:10} {spent / row.requests:10.1f} µs", flush=True)
-    run = {"row": row.name, "peer": peer.name, "round": turn, "cpu_us": spent / row.requests, "seconds": seen["duration"]}
+    run = {"row": row.name, "peer": peer.name, "round": turn}
+    run |= {"cpu_us": spent / row.requests, "seconds": seen["duration"]}
     return run | {f"p{share}_us": percentile(requests, share) for share in (50, 99, 99.9) if requests}
 
 
@@ -183,7 +184,8 @@ def summary(runs, memory, names, rows, rounds):
         for name in names:
             costs = [run["cpu_us"] for run in of[name]]
             ratios = [cost / first["cpu_us"] for cost, first in zip(costs, of[names[0]])]
-            cells[name] = {"cpu_us": statistics.median(costs), "least": min(costs), "most": max(costs), "ratio": statistics.median(ratios)}
+            cells[name] = {"cpu_us": statistics.median(costs), "least": min(costs), "most": max(costs)}
+            cells[name]["ratio"] = statistics.median(ratios)
             for key in ("p50_us", "p99_us", "p99.9_us"):
                 if key in of[name][0]:
                     cells[name][key] = statistics.median(run[key] for run in of[name])
@@ -196,8 +198,7 @@ def table(result):
     names = result["peers"]
     lines = ["CPU µs a request: median (least–most) × of " + names[0], line("", names)]
     for row in result["rows"]:
-        cells = (row["peers"][name] for name in names)
-        lines.append(line(row["row"], (f"{c['cpu_us']:.1f} ({c['least']:.1f}–{c['most']:.1f}) ×{c['ratio']:.2f}" for c in cells)))
+        lines.append(line(row["row"], (costs(row["peers"][name]) for name in names)))
     for row in result["rows"]:
         if "p50_us" in row["peers"][names[0]]:
             for key, label in (("p50_us", "p50"), ("p99_us", "p99"), ("p99.9_us", "p99.9")):
@@ -206,6 +207,10 @@ def table(result):
     lines.append(line("memory at rest, KiB", (f"{cell['base_kib']}" for cell in memory)))
     lines.append(line("an idle TLS connection, KiB", (f"{cell['connection_kib']:.1f}" for cell in memory)))
     return "\n".join(lines)
+
+
+def costs(cell):
+    return f"{cell['cpu_us']:.1f} ({cell['least']:.1f}–{cell['most']:.1f}) ×{cell['ratio']:.2f}"
 
 
 def line(name, cells):
