@@ -198,7 +198,7 @@ def table(result):
     names = result["peers"]
     lines = ["CPU µs a request: median (least–most) × of " + names[0], line("", names)]
     for row in result["rows"]:
-        lines.append(line(row["row"], (costs(row["peers"][name]) for name in names)))
+        lines.append(line(row["row"], (cost(row["peers"][name]) for name in names)))
     for row in result["rows"]:
         if "p50_us" in row["peers"][names[0]]:
             for key, label in (("p50_us", "p50"), ("p99_us", "p99"), ("p99.9_us", "p99.9")):
@@ -209,7 +209,7 @@ def table(result):
     return "\n".join(lines)
 
 
-def costs(cell):
+def cost(cell):
     return f"{cell['cpu_us']:.1f} ({cell['least']:.1f}–{cell['most']:.1f}) ×{cell['ratio']:.2f}"
 
 
