@@ -169,11 +169,38 @@ fn a_reload_whose_rows_are_taken_is_refused() {
 }
 
 #[test]
+fn the_certificates_of_the_running_edge_are_listed() {
+    let edge = Edge::start(&site("127.0.0.1:9"));
+    let socket = edge.folder().join("admin.sock");
+    let certs = |words: &[&str]| run(&[&["certs"], words, &["--socket", socket.to_str().unwrap()]].concat());
+    for words in [&[][..], &["list"]] {
+        let (code, stdout, stderr) = certs(words);
+        assert_eq!(code, Some(0), "{stderr}");
+        let line = stdout.lines().nth(1).unwrap();
+        assert!(line.starts_with(NAME) && line.contains("the edge itself"), "{stdout}");
+        assert!(line.ends_with("in 59 days: a third of its life is left"), "{stdout}");
+        assert!(stdout.ends_with("\n1 certificate: all in order\n"), "{stdout}");
+    }
+    let (_, stdout, _) = certs(&["show", &NAME.to_uppercase()]);
+    assert!(stdout.contains("source        internal\n") && stdout.contains("serial        "), "{stdout}");
+    for (words, expected) in [
+        (["show", "other.example"], "no certificate is for other.example"),
+        (["renew", NAME], "is the edge's own, and renewed by itself"),
+        (["revoke", "other.example"], "no site has the name other.example"),
+        (["renew", "127.0.0.1"], "an IP address is not a host name"),
+    ] {
+        let (code, stdout, stderr) = certs(&words);
+        assert_eq!((code, stdout.as_str()), (Some(2), ""));
+        assert!(stderr.contains(expected), "{stderr}");
+    }
+}
+
+#[test]
 fn nobody_at_the_socket_is_said() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("none.sock");
-    for command in ["status", "reload"] {
-        let (code, stdout, stderr) = run(&[command, "--socket", socket.to_str().unwrap()]);
+    for command in [&["status"][..], &["reload"], &["certs"], &["certs", "renew", NAME]] {
+        let (code, stdout, stderr) = run(&[command, &["--socket", socket.to_str().unwrap()]].concat());
         assert_eq!((code, stdout.as_str()), (Some(2), ""));
         assert!(stderr.contains("no edge answers") && stderr.contains("none.sock"), "{stderr}");
     }

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 use time::{Duration, OffsetDateTime};
 use vestibule::acme::store::{
-    AccountRecord, Bundle, EventKind, PendingOrder, Record, RecordId, Seal, Secret, Store, StoreError,
+    AccountRecord, Bundle, EventKind, PendingOrder, Record, RecordId, Seal, Secret, Store, StoreError, look,
 };
 use vestibule::name::HostPattern;
 
@@ -297,6 +297,23 @@ fn a_full_disk_loses_nothing_and_is_found_beforehand() {
     let told: Vec<String> = lines.collect();
     assert!(child.wait().unwrap().success(), "{told:?}");
     assert!(told.iter().any(|line| line == "filled"), "{told:?}");
+}
+
+#[test]
+fn a_look_needs_no_key_and_changes_nothing() {
+    let folder = TempDir::new().unwrap();
+    let store = sealed(folder.path(), 0x80).unwrap();
+    assert_eq!(look(folder.path(), &id()).unwrap(), None);
+    for key in ["one", "two"] {
+        store.save(&id(), &record(key)).unwrap();
+    }
+    let seen = look(folder.path(), &id()).unwrap().unwrap();
+    assert_eq!((seen.names, seen.history), (record("").names, record("").history));
+    assert_eq!(seen.bundle.unwrap().key_pem.expose(), "");
+    fs::write(file(folder.path()), "damaged").unwrap();
+    let before = everything(folder.path());
+    assert!(look(folder.path(), &id()).unwrap().is_some());
+    assert_eq!(everything(folder.path()), before);
 }
 
 /// How often each of the racing edges counts.

@@ -46,15 +46,25 @@ pub enum ClientError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// It took too long.
-    #[error("the edge at {} did not answer within {} s", .0.display(), PATIENCE.as_secs())]
-    TooLong(PathBuf),
+    #[error("the edge at {} did not answer within {} s", .0.display(), .1.as_secs())]
+    TooLong(PathBuf, Duration),
 }
 
 /// Sends one request, without a body, to the edge behind the socket.
 pub async fn ask<T: DeserializeOwned>(path: &Path, method: Method, target: &str) -> Result<T, ClientError> {
-    match tokio::time::timeout(PATIENCE, exchange(path, method, target)).await {
+    ask_within(PATIENCE, path, method, target).await
+}
+
+/// The same, for what takes longer.
+pub async fn ask_within<T: DeserializeOwned>(
+    patience: Duration,
+    path: &Path,
+    method: Method,
+    target: &str,
+) -> Result<T, ClientError> {
+    match tokio::time::timeout(patience, exchange(path, method, target)).await {
         Ok(answer) => answer,
-        Err(_) => Err(ClientError::TooLong(path.to_owned())),
+        Err(_) => Err(ClientError::TooLong(path.to_owned(), patience)),
     }
 }
 

@@ -1,12 +1,15 @@
 //! The socket that the commands speak to: JSON over HTTP/1.1 over a unix socket that only the edge's own user
 //! and root may open.
 //!
-//! `POST /v1/reload` answers a [`Reloaded`], `GET /v1/status` a [`Status`]. A field is never renamed or given
+//! `POST /v1/reload` answers a [`Reloaded`], `GET /v1/status` a [`Status`], `GET /v1/certificates` the
+//! [`Certificates`], `POST /v1/certificates/renew?name=…` and `…/revoke?name=…` a [`Told`]. A field is never renamed or given
 //! another meaning within `/v1`; new ones may appear.
 
+pub mod certificates;
 pub mod client;
 pub mod server;
 
+use certificates::{Certificates, Told, Wish};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
@@ -17,6 +20,10 @@ pub enum Ask {
     Reload(oneshot::Sender<Reloaded>),
     /// How it is.
     Status(oneshot::Sender<Status>),
+    /// What there is to know about its certificates.
+    Certificates(oneshot::Sender<Certificates>),
+    /// To do something with the certificate for a name, as it was typed.
+    Certificate(Wish, String, oneshot::Sender<Told>),
 }
 
 /// How the edge is.

@@ -18,6 +18,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Ask;
+use super::certificates::{Told, Wish};
 
 /// How long the socket rests after an error, as when descriptors have run out.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -147,9 +148,26 @@ async fn answer(
     Ok(match (request.method(), request.uri().path()) {
         (&Method::POST, "/v1/reload") => reply(ask(&asks, Ask::Reload).await),
         (&Method::GET, "/v1/status") => reply(ask(&asks, Ask::Status).await),
-        (_, "/v1/reload" | "/v1/status") => refuse(StatusCode::METHOD_NOT_ALLOWED),
+        (&Method::GET, "/v1/certificates") => reply(ask(&asks, Ask::Certificates).await),
+        (&Method::POST, "/v1/certificates/renew") => reply(wish(&asks, Wish::Renew, &request).await),
+        (&Method::POST, "/v1/certificates/revoke") => reply(wish(&asks, Wish::Revoke, &request).await),
+        (
+            _,
+            "/v1/reload"
+            | "/v1/status"
+            | "/v1/certificates"
+            | "/v1/certificates/renew"
+            | "/v1/certificates/revoke",
+        ) => refuse(StatusCode::METHOD_NOT_ALLOWED),
         _ => refuse(StatusCode::NOT_FOUND),
     })
+}
+
+/// The name is the whole query, and is nothing that an escape would be needed for.
+async fn wish(asks: &mpsc::Sender<Ask>, wish: Wish, request: &Request<Incoming>) -> Option<Told> {
+    let name =
+        request.uri().query().and_then(|query| query.strip_prefix("name=")).unwrap_or_default().to_owned();
+    ask(asks, |reply| Ask::Certificate(wish, name, reply)).await
 }
 
 async fn ask<T>(asks: &mpsc::Sender<Ask>, make: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Option<T> {
@@ -181,6 +199,7 @@ fn json_response(status: StatusCode, mut json: Vec<u8>) -> Response<Full<Bytes>>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::certificates::Certificates;
     use crate::admin::client::{self, ClientError};
     use crate::admin::{Reloaded, Status};
 
@@ -203,6 +222,10 @@ mod tests {
             match ask {
                 Ask::Status(reply) => reply.send(status()).unwrap(),
                 Ask::Reload(reply) => drop(reply),
+                Ask::Certificates(reply) => reply.send(Certificates::default()).unwrap(),
+                Ask::Certificate(wish, name, reply) => {
+                    reply.send(Told { ok: wish == Wish::Renew, message: name }).unwrap();
+                }
             }
         }
     }
@@ -218,6 +241,13 @@ mod tests {
         let asked = async {
             let answer: Status = client::ask(&path, Method::GET, "/v1/status").await.unwrap();
             assert_eq!(answer, status());
+            let none: Certificates = client::ask(&path, Method::GET, "/v1/certificates").await.unwrap();
+            assert_eq!(none, Certificates::default());
+            for (target, ok) in [("renew?name=*.a.example", true), ("revoke?name=*.a.example", false)] {
+                let target = format!("/v1/certificates/{target}");
+                let told: Told = client::ask(&path, Method::POST, &target).await.unwrap();
+                assert_eq!(told, Told { ok, message: "*.a.example".into() });
+            }
             for (method, target, expected) in [
                 (Method::GET, "/v1/reload", 405),
                 (Method::GET, "/v2/status", 404),

@@ -6,6 +6,7 @@
     reason = "the arguments' comments are their help, read in a terminal"
 )]
 
+mod certificates;
 pub mod certs;
 pub mod check;
 mod edge;
@@ -18,6 +19,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::admin::certificates::Wish;
 use clap::{Args, Parser, Subcommand};
 
 /// Runs the command that the process's arguments name. 0: done; 1: the answer is no; 2: what was asked or written is
@@ -29,7 +31,13 @@ pub fn run() -> ExitCode {
         Command::Check(config) => check::run(config),
         Command::Reload(edge) => edge::reload(&edge),
         Command::Status(edge) => edge::status(&edge),
-        Command::Certs { command: Certs::Trust(config) } => certs::run(config),
+        Command::Certs { command, edge } => match command.unwrap_or(Certs::List(edge)) {
+            Certs::List(edge) => certificates::list(&edge),
+            Certs::Show(Named { name, edge }) => certificates::show(&name, &edge),
+            Certs::Renew(Named { name, edge }) => certificates::wish(Wish::Renew, &name, &edge),
+            Certs::Revoke(Named { name, edge }) => certificates::wish(Wish::Revoke, &name, &edge),
+            Certs::Trust(config) => certs::run(config),
+        },
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -77,17 +85,39 @@ enum Command {
     Reload(RunningEdge),
     /// Show the running edge: its process, its ports, its connections, its sites
     Status(RunningEdge),
-    /// What there is to know about certificates
+    /// What there is to know about certificates; without more, their list
+    #[command(args_conflicts_with_subcommands = true)]
     Certs {
         #[command(subcommand)]
-        command: Certs,
+        command: Option<Certs>,
+        #[command(flatten)]
+        edge: RunningEdge,
     },
 }
 
 #[derive(Debug, Subcommand)]
 enum Certs {
+    /// List every certificate: names, issuer, expiry, when it is renewed and why, what failed
+    ///
+    /// Asks the running edge; where none runs, shows what the store of the configuration has.
+    List(RunningEdge),
+    /// Show everything about the certificate for a name
+    Show(Named),
+    /// Have the running edge order a new certificate for a name, now
+    Renew(Named),
+    /// Have the CA revoke the certificate for a name, and order another
+    Revoke(Named),
     /// Print where the root of the edge's own CA is, and how to make programs trust it
     Trust(ConfigFile),
+}
+
+/// A certificate by one of its names.
+#[derive(Debug, Args)]
+struct Named {
+    /// One of the names that it is for
+    name: String,
+    #[command(flatten)]
+    edge: RunningEdge,
 }
 
 /// The file that a command reads.

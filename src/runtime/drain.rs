@@ -42,7 +42,6 @@ fn cut(edge: &Edge, why: &'static str) {
 
 fn answer(edge: &Edge, ask: Ask) {
     match ask {
-        Ask::Status(reply) => drop(reply.send(edge.status())),
         Ask::Reload(reply) => drop(reply.send(Reloaded {
             ok: false,
             generation: edge.live.load().generation,
@@ -50,5 +49,6 @@ fn answer(edge: &Edge, ask: Ask) {
             warnings: String::new(),
             problems: Some("error: the edge is leaving\n".to_owned()),
         })),
+        ask => edge.answer(ask),
     }
 }

@@ -6,6 +6,7 @@
 mod certificates;
 mod difference;
 mod drain;
+pub mod inventory;
 mod listeners;
 mod privileges;
 mod reload;

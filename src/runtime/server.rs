@@ -14,7 +14,8 @@ use super::listeners::{Listeners, Prepared};
 use super::privileges::{self, DropError, Target};
 use super::signals::{Signals, Told};
 use super::workers::Workers;
-use super::{certificates, drain};
+use super::{certificates, drain, inventory};
+use crate::acme::command::Command;
 use crate::admin::server::{Server, SocketError};
 use crate::admin::{Ask, RowStatus, Status};
 use crate::config::model::{Bind, Config, Row, Serve, Site};
@@ -124,6 +125,7 @@ pub(super) struct Edge {
     pub(super) workers: Workers,
     pub(super) access: Access,
     pub(super) log: log::Log,
+    pub(super) commands: mpsc::Sender<Command>,
     started: OffsetDateTime,
 }
 
@@ -156,8 +158,9 @@ impl Edge {
         let (asking, asks) = mpsc::channel(8);
         tokio::spawn(async move { server.run(asking).await });
         tokio::spawn(certificates::watch(live.clone()));
+        let (commands, _) = mpsc::channel(8);
         let started = OffsetDateTime::now_utc().truncate_to_second();
-        Ok((Self { origin, live, shared, listeners, workers, access, log, started }, signals, asks))
+        Ok((Self { origin, live, shared, listeners, workers, access, log, commands, started }, signals, asks))
     }
 
     fn tell_ready(&self) -> Ready {
@@ -191,13 +194,31 @@ impl Edge {
                 },
                 Some(ask) = asks.recv() => match ask {
                     Ask::Reload(reply) => drop(reply.send(self.reload().await)),
-                    Ask::Status(reply) => drop(reply.send(self.status())),
+                    ask => self.answer(ask),
                 },
                 Some(()) = self.workers.ended() => return Err(RunError::WorkerLost),
             }
         }
         drain::drain(self, signals, asks).await;
         Ok(())
+    }
+
+    /// Answers whatever does not change the configuration.
+    pub(super) fn answer(&self, ask: Ask) {
+        match ask {
+            Ask::Status(reply) => drop(reply.send(self.status())),
+            Ask::Certificates(reply) => {
+                let snapshot = self.live.load();
+                tokio::task::spawn_blocking(move || reply.send(inventory::running(&snapshot)));
+            }
+            Ask::Certificate(wish, name, reply) => {
+                let told =
+                    inventory::told(wish, name, Arc::clone(&self.live.load().config), self.commands.clone());
+                tokio::spawn(async move { reply.send(told.await) });
+            }
+            // Nobody else asks for this.
+            Ask::Reload(_) => {}
+        }
     }
 
     pub(super) fn status(&self) -> Status {

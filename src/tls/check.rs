@@ -114,13 +114,28 @@ pub(super) fn check(
     }
 }
 
-/// Who issued a leaf, as a person would call them, and its serial number in hexadecimal.
-pub(super) fn origin(leaf: &CertificateDer<'_>) -> (String, String) {
-    let Ok((_, leaf)) = X509Certificate::from_der(leaf) else { return Default::default() };
+/// What a certificate says of itself.
+pub(super) struct Identity {
+    pub(super) names: Vec<HostPattern>,
+    /// Who issued it, as a person would call them.
+    pub(super) issuer: String,
+    /// In hexadecimal.
+    pub(super) serial: String,
+    pub(super) validity: Validity,
+}
+
+/// None where it does not parse.
+pub(super) fn identity(leaf: &CertificateDer<'_>) -> Option<Identity> {
+    let (_, leaf) = X509Certificate::from_der(leaf).ok()?;
     let issuer = leaf.issuer();
     let parts = issuer.iter_organization().chain(issuer.iter_common_name());
     let parts: Vec<&str> = parts.filter_map(|part| part.as_str().ok()).collect();
-    (parts.join(" "), format!("{:x}", leaf.serial))
+    Some(Identity {
+        names: dns_names(&leaf),
+        issuer: parts.join(" "),
+        serial: format!("{:x}", leaf.serial),
+        validity: Validity::of(&leaf),
+    })
 }
 
 /// The certificates of a PEM file; at least one.

@@ -14,7 +14,7 @@ use rustls::sign::CertifiedKey;
 use time::{Duration, OffsetDateTime};
 
 use super::authority::Authority;
-use super::check::{self, About, Checked, Finding, Validity};
+use super::check::{self, About, Checked, Finding, Identity, Validity};
 use super::policy::{Policy, Shared, SiteConfig};
 use super::record::StoreError;
 use super::slots::{Served, Slots};
@@ -138,14 +138,10 @@ impl SiteTls {
 
     /// What is in use, and what is missing, for the reports.
     pub fn in_use(&self) -> Vec<InUse> {
+        let renew_at = self.state().facts.renew_at;
         let in_use = |names: &[HostPattern], served: Option<&Served>| {
-            let (issuer, serial) = served.map(Served::origin).unwrap_or_default();
-            InUse {
-                names: names.to_vec(),
-                issuer,
-                serial,
-                validity: served.map(|served| (served.validity.not_before, served.validity.not_after)),
-            }
+            let identity = served.and_then(Served::identity).map_or_else(InUse::default, InUse::from);
+            InUse { names: names.to_vec(), renew_at, ..identity }
         };
         match &**self.answer.load() {
             Answer::One(served) => vec![in_use(&self.recipe.names, Some(served))],
@@ -236,7 +232,7 @@ impl fmt::Debug for SiteTls {
 }
 
 /// A certificate in use, or the lack of one.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct InUse {
     /// The names that it is for, as the configuration has them.
     pub names: Vec<HostPattern>,
@@ -246,6 +242,24 @@ pub struct InUse {
     pub serial: String,
     /// When it begins and ends to be valid; None while there is none.
     pub validity: Option<(OffsetDateTime, OffsetDateTime)>,
+    /// When the edge's own CA makes another.
+    pub renew_at: Option<OffsetDateTime>,
+}
+
+impl InUse {
+    /// What the first certificate of a PEM file says of itself; nothing where there is none.
+    pub fn of_pem(chain: &str) -> Self {
+        let chain = check::read_chain(chain.as_bytes()).unwrap_or_default();
+        chain.first().and_then(check::identity).map_or_else(Self::default, Self::from)
+    }
+}
+
+impl From<Identity> for InUse {
+    fn from(identity: Identity) -> Self {
+        let Identity { names, issuer, serial, validity } = identity;
+        let validity = Some((validity.not_before, validity.not_after));
+        Self { names, issuer, serial, validity, renew_at: None }
+    }
 }
 
 /// What handshakes are answered with.

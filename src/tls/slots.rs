@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rustls::sign::CertifiedKey;
 
-use super::check::{self, Checked, Validity};
+use super::check::{self, Checked, Identity, Validity};
 use super::policy::{Policy, SiteConfig};
 use crate::config::model::{Site, TlsVersion};
 use crate::name::{HostPattern, Hostname};
@@ -39,9 +39,9 @@ impl Served {
         Self { config: Arc::new(policy.site(lowest, self.certified.clone())), ..self.clone() }
     }
 
-    /// Who issued it, and its serial number.
-    pub(super) fn origin(&self) -> (String, String) {
-        self.certified.cert.first().map(check::origin).unwrap_or_default()
+    /// What it says of itself.
+    pub(super) fn identity(&self) -> Option<Identity> {
+        self.certified.cert.first().and_then(check::identity)
     }
 
     fn covers(&self, name: &HostPattern) -> bool {

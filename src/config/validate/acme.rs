@@ -128,7 +128,7 @@ fn directory(value: &Value<'_>) -> Option<Directory> {
     }
     let host = text.strip_prefix("https://").and_then(|rest| rest.split(['/', '?', '#']).next());
     if host.is_some_and(|host| !host.is_empty() && !host.contains('@'))
-        && text.bytes().all(|octet| octet.is_ascii_graphic())
+        && !text.contains(|c: char| !c.is_ascii_graphic())
     {
         return Some((text.into(), text.into(), None));
     }
@@ -155,7 +155,7 @@ fn directory(value: &Value<'_>) -> Option<Directory> {
 
 fn profile(value: &Value<'_>) -> Option<String> {
     let text = value.text()?;
-    if text.is_empty() || !text.bytes().all(|octet| octet.is_ascii_graphic()) {
+    if text.is_empty() || !!text.contains(|c: char| !c.is_ascii_graphic()) {
         value.refuse(
             format!("{text:?} is not a profile"),
             "write one that the CA's directory lists, as in \"shortlived\"",

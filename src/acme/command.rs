@@ -1,0 +1,14 @@
+//! What the manager is asked to do, beyond what it does by itself.
+
+use tokio::sync::oneshot;
+
+use super::store::RecordId;
+
+/// Something to be done with one certificate. The reply is what was done, or why it was not, in words.
+#[derive(Debug)]
+pub enum Command {
+    /// Order a new one now, whatever its age and whatever failed before.
+    Renew(RecordId, oneshot::Sender<Result<String, String>>),
+    /// Have the CA revoke it, and order another.
+    Revoke(RecordId, oneshot::Sender<Result<String, String>>),
+}

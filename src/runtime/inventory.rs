@@ -1,0 +1,177 @@
+//! What there is to know about every certificate: from what is in use, and from the store.
+
+use std::sync::Arc;
+
+use time::format_description::well_known::Rfc3339;
+use time::{Duration, OffsetDateTime};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::acme::command::Command;
+use crate::acme::store::{self, EventKind, Record, RecordId, StoreError, look, sets};
+use crate::admin::certificates::{Certificate, Certificates, Event, Failure, Next, Told, Wish};
+use crate::config::model::{self, Config};
+use crate::name::HostPattern;
+use crate::snapshot::Snapshot;
+use crate::tls::InUse;
+
+/// A certificate with a life shorter than this is renewed when half of it is over.
+const SHORT_LIFE: Duration = Duration::days(10);
+
+/// Every certificate of a running configuration. Reads the disk.
+pub(super) fn running(snapshot: &Snapshot) -> Certificates {
+    let store = &snapshot.config.store.path;
+    let sites = snapshot.config.sites.iter().zip(snapshot.all_tls());
+    let each = sites.flat_map(|(site, tls)| tls.in_use().into_iter().map(move |in_use| (site, in_use)));
+    let certificates = each.map(|(site, in_use)| {
+        let stored = site.certificate == model::Certificate::Acme;
+        let record = if stored { look(store, &RecordId::of(&in_use.names)).ok().flatten() } else { None };
+        certificate(source(site), in_use, record)
+    });
+    Certificates { certificates: certificates.collect() }
+}
+
+/// Every certificate that the store has for a configuration which does not run. Reads the disk.
+///
+/// # Errors
+/// The store cannot be read.
+pub fn stored(config: &Config) -> Result<Certificates, StoreError> {
+    let acme = config.sites.iter().filter(|site| site.certificate == model::Certificate::Acme);
+    let one = |names: Vec<HostPattern>| {
+        let record = look(&config.store.path, &RecordId::of(&names))?;
+        let bundle = record.as_ref().and_then(|record| record.bundle.as_ref());
+        let in_use = bundle.map_or_else(InUse::default, |bundle| InUse::of_pem(&bundle.chain_pem));
+        Ok::<_, StoreError>(certificate("acme", InUse { names, ..in_use }, record))
+    };
+    let certificates = acme.flat_map(sets).map(one).collect::<Result<_, _>>()?;
+    Ok(Certificates { certificates })
+}
+
+/// Has something done with a certificate, and says what became of it.
+pub(super) async fn told(
+    wish: Wish,
+    name: String,
+    config: Arc<Config>,
+    commands: mpsc::Sender<Command>,
+) -> Told {
+    let failed = |message: String| Told { ok: false, message };
+    let parsed = HostPattern::parse(&name).map_err(|error| format!("{name:?}: {error}"));
+    let id = match parsed.and_then(|name| record_of(&config, &name)) {
+        Ok(id) => id,
+        Err(message) => return failed(message),
+    };
+    let (reply, answer) = oneshot::channel();
+    let command = match wish {
+        Wish::Renew => Command::Renew(id, reply),
+        Wish::Revoke => Command::Revoke(id, reply),
+    };
+    let sent = commands.send(command).await.is_ok();
+    match answer.await {
+        Ok(Ok(message)) if sent => Told { ok: true, message },
+        Ok(Err(message)) => failed(message),
+        _ => failed("nobody looks after certificates just now; the log says why".to_owned()),
+    }
+}
+
+/// The record that a name's certificate is kept in. The error says why there is none.
+pub(super) fn record_of(config: &Config, name: &HostPattern) -> Result<RecordId, String> {
+    let has = |site: &&model::Site| sets(site).iter().flatten().any(|own| own == name);
+    let Some(site) = config.sites.iter().find(has) else {
+        return Err(format!("no site has the name {name}"));
+    };
+    match &site.certificate {
+        model::Certificate::Acme => {}
+        model::Certificate::Internal => {
+            return Err(format!("the certificate of {name} is the edge's own, and renewed by itself"));
+        }
+        model::Certificate::Files { cert, .. } => {
+            return Err(format!(
+                "the certificate of {name} is in {}: put another in its place",
+                cert.display()
+            ));
+        }
+    }
+    let set = sets(site).into_iter().find(|set| set.contains(name)).unwrap_or_default();
+    Ok(RecordId::of(&set))
+}
+
+fn source(site: &model::Site) -> &'static str {
+    match site.certificate {
+        model::Certificate::Acme => "acme",
+        model::Certificate::Internal => "internal",
+        model::Certificate::Files { .. } => "files",
+    }
+}
+
+fn certificate(source: &str, in_use: InUse, record: Option<Record>) -> Certificate {
+    let (not_before, not_after) = in_use.validity.map(|(from, to)| (text(from), text(to))).unzip();
+    let by_itself =
+        in_use.renew_at.map(|at| Next { at: text(at), why: "a third of its life is left".to_owned() });
+    let known = in_use.validity.is_some();
+    let plain = Certificate {
+        names: in_use.names.iter().map(ToString::to_string).collect(),
+        source: source.to_owned(),
+        issuer: known.then_some(in_use.issuer),
+        serial: known.then_some(in_use.serial),
+        not_before,
+        not_after,
+        next: by_itself,
+        ..Certificate::default()
+    };
+    match record {
+        Some(record) => with_record(plain, record),
+        None => plain,
+    }
+}
+
+fn with_record(plain: Certificate, record: Record) -> Certificate {
+    let next = next(&record).map(|(at, why)| Next { at: text(at), why });
+    let Record { bundle, order, ari, retry, history, .. } = record;
+    let failure = retry.last_error.filter(|_| retry.failures > 0);
+    let event = |event: store::Event| Event {
+        at: text(event.at),
+        kind: word(event.kind).to_owned(),
+        detail: event.detail,
+    };
+    Certificate {
+        next,
+        failure: failure.map(|error| Failure { tries: retry.failures, error, names: retry.per_name }),
+        imported: bundle.as_ref().is_some_and(|bundle| bundle.imported),
+        profile: bundle.as_ref().and_then(|bundle| bundle.profile.clone()),
+        directory: bundle.map(|bundle| bundle.directory).filter(|directory| !directory.is_empty()),
+        order: order.map(|order| order.url),
+        explanation: ari.and_then(|ari| ari.explanation),
+        history: history.into_iter().map(event).collect(),
+        ..plain
+    }
+}
+
+/// When the next order is due, and why.
+fn next(record: &Record) -> Option<(OffsetDateTime, String)> {
+    if let Some(at) = record.retry.not_before.filter(|_| record.retry.failures > 0) {
+        return Some((at, format!("the try after {} that failed", record.retry.failures)));
+    }
+    let bundle = record.bundle.as_ref()?;
+    let life = bundle.not_after - bundle.not_before;
+    let (part, share) = if life < SHORT_LIFE { (2, "half") } else { (3, "a third") };
+    let age = bundle.not_after - life / part;
+    match &record.ari {
+        Some(ari) => Some((ari.chosen, "the CA's window".to_owned())),
+        None => Some((age, format!("{share} of its life is left"))),
+    }
+}
+
+fn word(kind: EventKind) -> &'static str {
+    match kind {
+        EventKind::Ordered => "ordered",
+        EventKind::Resumed => "resumed",
+        EventKind::Obtained => "obtained",
+        EventKind::Imported => "imported",
+        EventKind::Failed => "failed",
+        EventKind::Revoked => "revoked",
+        EventKind::Other => "other",
+    }
+}
+
+fn text(at: OffsetDateTime) -> String {
+    at.truncate_to_second().format(&Rfc3339).unwrap_or_default()
+}
