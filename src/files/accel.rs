@@ -3,6 +3,8 @@
 //! The meaning is nginx's: the upstream's body is thrown away, its content type and a few other fields stay, and what it
 //! says of its own body does not.
 
+use std::num::NonZeroU64;
+
 use super::{single, values};
 use crate::wire::{Head, Known};
 
@@ -18,6 +20,8 @@ pub struct Told {
     pub(super) kept: Head,
     /// Whether parts of the file may be asked for.
     pub(super) ranges: bool,
+    /// The most octets a second.
+    pub(super) rate: Option<NonZeroU64>,
     /// Whether the upstream has said how it may be cached.
     pub(super) caching: bool,
 }
@@ -45,6 +49,8 @@ impl Told {
         Self {
             content_type: content_type(head),
             kept,
+            rate: single(head, "x-accel-limit-rate")
+                .and_then(|value| std::str::from_utf8(value).ok()?.parse().ok()),
             ranges: !values(head, "accept-ranges").any(none),
             caching: has("cache-control") || has("expires"),
         }
@@ -82,6 +88,7 @@ mod tests {
         let head = head(&[
             ("X-Accel-Redirect", "/private/a%20b?c=d"),
             ("X-Accel-Buffering", "no"),
+            ("X-Accel-Limit-Rate", "4096"),
             ("Content-Type", "application/pdf"),
             ("Content-Length", "0"),
             ("Content-Encoding", "gzip"),
@@ -107,6 +114,7 @@ mod tests {
         );
         assert_eq!(told.content_type.as_deref(), Some(&b"application/pdf"[..]));
         assert!(told.caching && !told.ranges);
+        assert_eq!(told.rate.map(NonZeroU64::get), Some(4096));
         assert_eq!(target(&head).map(path), Some(&b"/private/a%20b"[..]));
     }
 

@@ -3,17 +3,21 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io::{self, IoSliceMut};
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::Instant;
 
 use crate::fault::Fault;
+use crate::wire::deadline::Deadline;
 
 /// The most that is read at once, in octets.
 const PIECE: u64 = 64 * 1024;
@@ -27,6 +31,7 @@ pub struct Body {
     reading: Option<JoinHandle<Result<Bytes, Errno>>>,
     /// Whether the file's own system can say that it would have to wait.
     can_tell: bool,
+    pace: Option<Pace>,
 }
 
 #[derive(Debug)]
@@ -39,7 +44,7 @@ enum Piece {
 
 impl Body {
     pub(super) fn new(file: Arc<OwnedFd>) -> Self {
-        Self { file, pieces: VecDeque::new(), reading: None, can_tell: true }
+        Self { file, pieces: VecDeque::new(), reading: None, can_tell: true, pace: None }
     }
 
     pub(super) fn push_text(&mut self, text: impl Into<Bytes>) {
@@ -50,6 +55,11 @@ impl Body {
         if !part.is_empty() {
             self.pieces.push_back(Piece::Part(part));
         }
+    }
+
+    /// Holds it to so many octets a second.
+    pub(super) fn limit_rate(&mut self, rate: NonZeroU64) {
+        self.pace = Some(Pace { rate, start: None, sent: 0, timer: Deadline::default() });
     }
 
     /// How long it is, in octets.
@@ -68,6 +78,9 @@ impl Body {
 
     /// The next piece; None is the end. A file that has become shorter is an error, for its length was told already.
     pub fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Fault>> {
+        if let Some(pace) = &mut self.pace {
+            ready!(pace.poll_due(cx));
+        }
         let part = match self.pieces.pop_front() {
             None => return Poll::Ready(Ok(None)),
             Some(Piece::Text(text)) => return Poll::Ready(Ok(Some(text))),
@@ -84,6 +97,9 @@ impl Body {
             let source = io::Error::new(io::ErrorKind::UnexpectedEof, "it became shorter while it was sent");
             return Poll::Ready(Err(Fault::FileBroken { source }));
         }
+        if let Some(pace) = &mut self.pace {
+            pace.sent += read.len() as u64;
+        }
         let rest = part.start + read.len() as u64..part.end;
         if !rest.is_empty() {
             self.pieces.push_front(Piece::Part(rest));
@@ -93,8 +109,9 @@ impl Body {
 
     fn poll_read(&mut self, part: &Range<u64>, cx: &mut Context<'_>) -> Poll<Result<Bytes, Fault>> {
         let broken = |error: Errno| Fault::FileBroken { source: error.into() };
+        let most = self.pace.as_ref().map_or(PIECE, |pace| pace.rate.get().min(PIECE));
         if self.reading.is_none() && self.can_tell {
-            match read(&self.file, part, ReadWriteFlags::NOWAIT) {
+            match read(&self.file, part, most, ReadWriteFlags::NOWAIT) {
                 Err(Errno::AGAIN) => {}
                 Err(Errno::OPNOTSUPP) => self.can_tell = false,
                 read => return Poll::Ready(read.map_err(broken)),
@@ -102,7 +119,7 @@ impl Body {
         }
         let reading = self.reading.get_or_insert_with(|| {
             let (file, part) = (Arc::clone(&self.file), part.clone());
-            spawn_blocking(move || read(&file, &part, ReadWriteFlags::empty()))
+            spawn_blocking(move || read(&file, &part, most, ReadWriteFlags::empty()))
         });
         let read = ready!(Pin::new(reading).poll(cx));
         self.reading = None;
@@ -110,9 +127,32 @@ impl Body {
     }
 }
 
-/// The first octets of a part; none is the end of the file.
-fn read(file: &OwnedFd, part: &Range<u64>, flags: ReadWriteFlags) -> Result<Bytes, Errno> {
-    let wanted = usize::try_from((part.end - part.start).min(PIECE)).unwrap_or(0);
+/// A number of octets a second.
+#[derive(Debug)]
+struct Pace {
+    rate: NonZeroU64,
+    start: Option<Instant>,
+    sent: u64,
+    timer: Deadline,
+}
+
+impl Pace {
+    /// Ready when what was sent so far has had its time.
+    fn poll_due(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let start = *self.start.get_or_insert_with(Instant::now);
+        let millis = self.sent.saturating_mul(1000) / self.rate;
+        let left = Duration::from_millis(millis).saturating_sub(start.elapsed());
+        if left.is_zero() {
+            return Poll::Ready(());
+        }
+        self.timer.set(left);
+        self.timer.poll_passed(cx)
+    }
+}
+
+/// The first octets of a part, `most` of them at most; none is the end of the file.
+fn read(file: &OwnedFd, part: &Range<u64>, most: u64, flags: ReadWriteFlags) -> Result<Bytes, Errno> {
+    let wanted = usize::try_from((part.end - part.start).min(most)).unwrap_or(0);
     let mut buffer = BytesMut::zeroed(wanted);
     loop {
         match preadv2(file, &mut [IoSliceMut::new(&mut buffer)], part.start, flags) {
@@ -123,5 +163,60 @@ fn read(file: &OwnedFd, part: &Range<u64>, flags: ReadWriteFlags) -> Result<Byte
                 return Ok(buffer.freeze());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    fn body(content: &[u8]) -> Body {
+        let file = tempfile::tempfile().unwrap();
+        io::Write::write_all(&mut &file, content).unwrap();
+        Body::new(Arc::new(file.into()))
+    }
+
+    async fn all(body: &mut Body) -> Result<Vec<u8>, Fault> {
+        let mut all = Vec::new();
+        while let Some(piece) = poll_fn(|cx| body.poll_chunk(cx)).await? {
+            all.extend_from_slice(&piece);
+        }
+        Ok(all)
+    }
+
+    #[tokio::test]
+    async fn parts_come_in_their_order_with_text_between() {
+        let content: Vec<u8> = (0..200_000_u32).flat_map(u32::to_le_bytes).collect();
+        let mut body = body(&content);
+        body.push_text("<");
+        body.push_part(100..400_000);
+        body.push_part(7..7);
+        body.push_text("|");
+        body.push_part(0..3);
+        assert_eq!(body.length(), 1 + 399_900 + 1 + 3);
+        let expected = [b"<", &content[100..400_000], b"|", &content[..3]].concat();
+        assert!(all(&mut body).await.unwrap() == expected);
+        assert!(body.is_at_end());
+    }
+
+    #[tokio::test]
+    async fn what_the_file_has_no_longer_is_an_error() {
+        let mut body = body(b"0123456789");
+        body.push_part(5..11);
+        assert!(matches!(all(&mut body).await, Err(Fault::FileBroken { .. })));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rate_is_held() {
+        let mut body = body(&[0; 100]);
+        body.push_part(0..100);
+        body.limit_rate(NonZeroU64::new(10).unwrap());
+        let start = Instant::now();
+        assert_eq!(all(&mut body).await.unwrap().len(), 100);
+        // The last piece is sent at once, and nothing waits behind it but the end.
+        let took = start.elapsed().as_secs_f64();
+        assert!((9.0..=10.1).contains(&took), "{took} s");
     }
 }

@@ -89,7 +89,11 @@ impl Folder {
     /// What the client is told of every name that is none; what the site's keeper should know goes to the log.
     fn fault(&self, name: &[u8], error: Errno) -> Fault {
         match error {
-            Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG | Errno::NXIO | Errno::ISDIR => {}
+            Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG | Errno::NXIO | Errno::ISDIR => {
+                if let Err((problem, _)) = self.check() {
+                    tracing::warn!("{problem}");
+                }
+            }
             Errno::ACCESS | Errno::PERM | Errno::XDEV | Errno::LOOP => {
                 let reason = match error {
                     Errno::XDEV => "it leads out of the directory",

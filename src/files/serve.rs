@@ -90,13 +90,28 @@ pub async fn serve(
     }
     let may_range = told.ranges && !asked.is_head && validators.allow_range(asked.head);
     let range = single(asked.head, "range").filter(|_| may_range);
+    let mut served = content(head, &opened, &content_type, range, asked);
+    if let (Some(body), Some(rate)) = (&mut served.body, told.rate) {
+        body.limit_rate(rate);
+    }
+    Ok(served)
+}
+
+/// The file, or what a Range field wants of it.
+fn content(
+    mut head: Head,
+    opened: &Opened,
+    content_type: &[u8],
+    range: Option<&[u8]>,
+    asked: Asked<'_>,
+) -> Served {
     match range.map_or(Wanted::Whole, |value| range::wanted(value, opened.size)) {
-        Wanted::Whole => Ok(whole(head, &opened, &content_type, asked.is_head)),
-        Wanted::Parts(parts) => Ok(partial(head, &opened, &content_type, &parts, asked.boundary)),
+        Wanted::Whole => whole(head, opened, content_type, asked.is_head),
+        Wanted::Parts(parts) => partial(head, opened, content_type, &parts, asked.boundary),
         Wanted::Nothing => {
-            let mut head = Head::default();
+            head.clear();
             head.push(b"content-range", format!("bytes */{}", opened.size).as_bytes());
-            Ok(bare(StatusCode::RANGE_NOT_SATISFIABLE, head, Some(0)))
+            bare(StatusCode::RANGE_NOT_SATISFIABLE, head, Some(0))
         }
     }
 }

@@ -38,6 +38,16 @@ pub(super) fn refuse_keys(table: &Table<'_>) {
     }
 }
 
+/// Internal routes of a site without an upstream, which alone could lead to them.
+pub(super) fn warn_of_unreachable(routes: &[Table<'_>]) {
+    for value in
+        routes.iter().filter_map(|route| route.get("internal")).filter(|value| value.flag() == Some(true))
+    {
+        let help = "give the site an upstream that answers with X-Accel-Redirect, or leave `internal` out";
+        value.report.warn(&value.place, "nothing leads to this route: the site has no upstream", help);
+    }
+}
+
 fn article(key: &str) -> String {
     format!("{} {key}", if key == "upstream" { "an" } else { "a" })
 }

@@ -12,7 +12,7 @@ use super::super::units::show_duration;
 use super::ports::{Ports, gate};
 use super::route::Site as Inherited;
 use super::sources::Sources;
-use super::{Home, acme, names, route, target};
+use super::{Home, acme, files, names, route, target};
 use crate::addr::Gate;
 use crate::name::HostPattern;
 
@@ -260,6 +260,9 @@ fn routes(table: &Table<'_>, sources: &Sources, defaults: &Defaults<'_>) -> Vec<
             action: Action::Proxy(proxy),
             files_place: Place::default(),
         });
+    }
+    if !routes.iter().any(|route| matches!(route.action, Action::Proxy(_))) {
+        files::warn_of_unreachable(&tables);
     }
     routes
 }
