@@ -1,18 +1,20 @@
 //! X-Accel-Redirect: an upstream hands a request over to a file.
 
-use super::stack;
+use super::{Stack, stack};
 use crate::support::client::Response;
 
 /// Asks the upstream, which answers with these field lines.
 #[track_caller]
-fn handed(method: &str, answer: &str, fields: &[(&str, &str)]) -> Response {
+fn handed(stack: &Stack, method: &str, answer: &str, fields: &[(&str, &str)]) -> Response {
     let fields: Vec<_> = [("x-answer", answer)].iter().chain(fields).copied().collect();
-    stack().ask(method, "/up/", &fields)
+    stack.ask(method, "/up/", &fields)
 }
 
 #[test]
 fn the_file_takes_the_place_of_the_answer() {
+    let stack = stack();
     let answer = handed(
+        &stack,
         "GET",
         "X-Accel-Redirect: /private/report.txt?ignored=../x|Content-Type: text/x-own|Content-Disposition: attachment|\
          Set-Cookie: a=b|Set-Cookie: c=d|Cache-Control: private|Expires: 0|ETag: \"django\"|Vary: Cookie|\
@@ -46,8 +48,13 @@ fn the_file_takes_the_place_of_the_answer() {
 
 #[test]
 fn what_the_upstream_leaves_open_the_route_says() {
-    let answer =
-        handed("GET", "X-Accel-Redirect: /private/report.txt|Content-Type:", &[("accept-encoding", "gzip")]);
+    let stack = stack();
+    let answer = handed(
+        &stack,
+        "GET",
+        "X-Accel-Redirect: /private/report.txt|Content-Type:",
+        &[("accept-encoding", "gzip")],
+    );
     assert_eq!(answer.header("content-type"), Some("text/plain; charset=utf-8"));
     assert_eq!(answer.header("cache-control"), Some("max-age=86400"));
     assert_eq!((answer.header("content-encoding"), answer.text().as_str()), (None, "0123456789"));
@@ -55,12 +62,13 @@ fn what_the_upstream_leaves_open_the_route_says() {
 
 #[test]
 fn methods_conditions_and_ranges_are_the_files() {
+    let stack = stack();
     let to = "X-Accel-Redirect: /private/report.txt";
     for method in ["GET", "POST", "DELETE"] {
-        let answer = handed(method, to, &[]);
+        let answer = handed(&stack, method, to, &[]);
         assert_eq!((answer.status, answer.text().as_str()), (200, "0123456789"), "{method}");
     }
-    let head = handed("HEAD", to, &[]);
+    let head = handed(&stack, "HEAD", to, &[]);
     assert_eq!((head.status, head.header("content-length"), head.body.len()), (200, Some("10"), 0));
     let tag = head.header("etag").unwrap();
     for (fields, status, body) in [
@@ -71,15 +79,16 @@ fn methods_conditions_and_ranges_are_the_files() {
         (&[("if-modified-since", super::MODIFIED)], 304, ""),
         (&[("if-match", "\"x\"")], 412, ""),
     ] {
-        let answer = handed("GET", to, fields);
+        let answer = handed(&stack, "GET", to, fields);
         assert_eq!((answer.status, answer.text().as_str()), (status, body), "{fields:?}");
     }
-    let none = handed("GET", &format!("{to}|Accept-Ranges: none"), &[("range", "bytes=2-4")]);
+    let none = handed(&stack, "GET", &format!("{to}|Accept-Ranges: none"), &[("range", "bytes=2-4")]);
     assert_eq!((none.status, none.header("accept-ranges")), (200, None));
 }
 
 #[test]
 fn only_internal_routes_can_be_led_to() {
+    let stack = stack();
     for (target, status) in [
         ("/private/report.txt", 200),
         ("/private/a%20b%3f.txt", 200),
@@ -104,11 +113,11 @@ fn only_internal_routes_can_be_led_to() {
         ("/nowhere/", 502),
         ("/private", 502),
     ] {
-        let answer = handed("GET", format!("X-Accel-Redirect: {target}").trim_end(), &[]);
+        let answer = handed(&stack, "GET", format!("X-Accel-Redirect: {target}").trim_end(), &[]);
         assert_eq!(answer.status, status, "{target}: {answer:?}");
         assert!(!answer.text().contains("Django") && !answer.text().contains(super::SECRET), "{target}");
     }
-    stack().edge.log().wait("what to configure", |line| {
+    stack.edge.log().wait("what to configure", |line| {
         (line.contains("/static/app.css") && line.contains("internal = true")).then_some(())
     });
 }

@@ -7,7 +7,7 @@ use http::Request;
 
 use super::{MODIFIED, stack};
 use crate::support::client::{self, NAME, Response};
-use crate::support::edge::{self, ROWS};
+use crate::support::edge::{self, Edge, ROWS};
 use crate::support::h2client::H2Client;
 
 const MIB: u64 = 1 << 20;
@@ -341,6 +341,38 @@ fn a_directory_that_is_not_there_is_told_at_load() {
         assert!(told.contains(part), "{part}: {told}");
     }
     assert!(!told.contains("route[2]"), "{told}");
+}
+
+#[test]
+fn a_reload_serves_other_files_or_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["old", "new"] {
+        fs::create_dir(folder.path().join(name)).unwrap();
+        fs::write(folder.path().join(name).join("a.txt"), name).unwrap();
+    }
+    let config = |name: &str, cache: &str| {
+        format!(
+            "{ROWS}\n[[site]]\ndomains = [\"{NAME}\"]\ncertificate = \"internal\"\n[[site.route]]\npath = \"/\"\n\
+             files = \"{}/{name}\"\ncache = {cache}\n",
+            folder.path().display()
+        )
+    };
+    let edge = Edge::start(&config("old", "false"));
+    let mut wire = client::connect(&edge);
+    for (name, cache, taken, served, caching) in [
+        ("nowhere", "false", false, "old", None),
+        ("new", "\"1m\"", true, "new", Some("max-age=60")),
+        ("new", "\"2m\"", true, "new", Some("max-age=120")),
+    ] {
+        edge.write_config(&config(name, cache));
+        assert_eq!(edge.reload(), taken, "{name} {cache}");
+        let answer = wire.get("/a.txt").unwrap();
+        assert_eq!(
+            (answer.text().as_str(), answer.header("cache-control")),
+            (served, caching),
+            "{name} {cache}"
+        );
+    }
 }
 
 #[test]
