@@ -10,6 +10,7 @@
 
 mod access_lines;
 mod architecture;
+mod certbot;
 mod chaos;
 mod client_address;
 mod commands;

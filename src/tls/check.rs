@@ -1,5 +1,6 @@
 //! Whether a certificate and a key belong together, and to a site.
 
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use rustls::Error as TlsError;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject};
@@ -122,6 +123,8 @@ pub(super) struct Identity {
     /// In hexadecimal.
     pub(super) serial: String,
     pub(super) validity: Validity,
+    /// What its CA knows it by when asked when to renew it (RFC 9773 section 4.1).
+    pub(super) renewal_id: Option<String>,
 }
 
 /// None where it does not parse.
@@ -135,6 +138,32 @@ pub(super) fn identity(leaf: &CertificateDer<'_>) -> Option<Identity> {
         issuer: parts.join(" "),
         serial: format!("{:x}", leaf.serial),
         validity: Validity::of(&leaf),
+        renewal_id: renewal_id(&leaf),
+    })
+}
+
+/// The authority's key identifier and the serial number, as they stand in the certificate.
+fn renewal_id(leaf: &X509Certificate<'_>) -> Option<String> {
+    let authority = authority_key(leaf)?;
+    Some(format!(
+        "{}.{}",
+        BASE64_URL_SAFE_NO_PAD.encode(authority),
+        BASE64_URL_SAFE_NO_PAD.encode(leaf.raw_serial())
+    ))
+}
+
+fn authority_key<'a>(leaf: &'a X509Certificate<'_>) -> Option<&'a [u8]> {
+    leaf.iter_extensions().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::AuthorityKeyIdentifier(aki) => aki.key_identifier.as_ref().map(|id| id.0),
+        _ => None,
+    })
+}
+
+/// Whether a CA's chain is fit to be served with that key for these names; the error says all that is wrong with it.
+pub fn fits(chain: &[u8], key: &[u8], names: &[HostPattern]) -> Result<(), String> {
+    let provider = super::policy::client_provider();
+    check(chain, key, names, &provider).map(drop).map_err(|findings| {
+        findings.into_iter().map(|finding| finding.message).collect::<Vec<_>>().join("; ")
     })
 }
 
@@ -223,10 +252,7 @@ fn disorder(chain: &[X509Certificate<'_>]) -> Option<Finding> {
 
 /// By names, and by key identifiers where both have one (RFC 5280 section 4.2.1.1). Signatures are the client's work.
 fn issued(parent: &X509Certificate<'_>, child: &X509Certificate<'_>) -> bool {
-    let wanted = child.iter_extensions().find_map(|extension| match extension.parsed_extension() {
-        ParsedExtension::AuthorityKeyIdentifier(aki) => aki.key_identifier.as_ref().map(|id| id.0),
-        _ => None,
-    });
+    let wanted = authority_key(child);
     let found = parent.iter_extensions().find_map(|extension| match extension.parsed_extension() {
         ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0),
         _ => None,
@@ -269,5 +295,26 @@ pub(super) fn covers(has: &HostPattern, name: &HostPattern) -> bool {
     match name {
         HostPattern::Exact(host) => has.matches(host),
         HostPattern::Wildcard(_) => has == name,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, Issuer, KeyIdMethod, KeyPair, SerialNumber};
+
+    use super::*;
+
+    /// The example of RFC 9773 section 4.1.
+    #[test]
+    fn a_renewal_id_has_the_serial_as_it_stands() {
+        let authority = b"\x69\x88\x5b\x6b\x87\x46\x40\x41\xe1\xb3\x7b\x84\x7b\xa0\xae\x2c\xde\x01\xc8\xd4";
+        let (mut ca, key) = (CertificateParams::default(), KeyPair::generate().unwrap());
+        ca.key_identifier_method = KeyIdMethod::PreSpecified(authority.to_vec());
+        let mut params = CertificateParams::new(["a.test".to_owned()]).unwrap();
+        params.serial_number = Some(SerialNumber::from(vec![0x87, 0x65, 0x43, 0x21]));
+        params.use_authority_key_identifier_extension = true;
+        let leaf = params.signed_by(&KeyPair::generate().unwrap(), &Issuer::new(ca, key)).unwrap();
+        let identity = identity(leaf.der()).unwrap();
+        assert_eq!(identity.renewal_id.as_deref(), Some("aYhba4dGQEHhs3uEe6CuLN4ByNQ.AIdlQyE"));
     }
 }

@@ -20,6 +20,7 @@ mod tickets;
 pub mod upstream;
 
 pub use authority::{Authority, Leaf};
+pub use check::fits;
 pub use handshake::{Alpn, Handshaken, Reason, Refusal, accept, answer_challenge};
 pub use policy::{Shared, SiteConfig};
 pub use record::StoreError;

@@ -244,6 +244,8 @@ pub struct InUse {
     pub validity: Option<(OffsetDateTime, OffsetDateTime)>,
     /// When the edge's own CA makes another.
     pub renew_at: Option<OffsetDateTime>,
+    /// What its CA knows it by when asked when to renew it (RFC 9773 section 4.1).
+    pub renewal_id: Option<String>,
 }
 
 impl InUse {
@@ -252,13 +254,18 @@ impl InUse {
         let chain = check::read_chain(chain.as_bytes()).unwrap_or_default();
         chain.first().and_then(check::identity).map_or_else(Self::default, Self::from)
     }
+
+    /// Whether one of its names is good for this one.
+    pub fn covers(&self, name: &HostPattern) -> bool {
+        self.names.iter().any(|has| check::covers(has, name))
+    }
 }
 
 impl From<Identity> for InUse {
     fn from(identity: Identity) -> Self {
-        let Identity { names, issuer, serial, validity } = identity;
+        let Identity { names, issuer, serial, validity, renewal_id } = identity;
         let validity = Some((validity.not_before, validity.not_after));
-        Self { names, issuer, serial, validity, renew_at: None }
+        Self { names, issuer, serial, validity, renew_at: None, renewal_id }
     }
 }
 

@@ -4,7 +4,7 @@ mod acme;
 mod certificates;
 mod choices;
 mod internal;
-mod pki;
+pub(crate) mod pki;
 mod refusals;
 mod tickets;
 mod upstreams;

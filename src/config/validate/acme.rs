@@ -101,7 +101,7 @@ fn email(value: &Value<'_>) -> Option<String> {
 /// The table itself is the first CA, and has its keys.
 fn ca(table: &Table<'_>, home: &Home<'_>) -> AcmeCa {
     let typed = table.get("directory");
-    let (name, directory, staging) = typed.as_ref().and_then(directory).unwrap_or_else(|| letsencrypt());
+    let (name, directory, staging) = typed.as_ref().and_then(directory).unwrap_or_else(letsencrypt);
     let eab = table.table("eab").and_then(|table| eab(&table, home));
     if let (true, true, Some(value)) = (name == ZEROSSL, table.lacks("eab"), &typed) {
         let help = "add eab = { key_id = \"…\", hmac = { file = \"…\" } }, as its site gives them";
@@ -155,7 +155,7 @@ fn directory(value: &Value<'_>) -> Option<Directory> {
 
 fn profile(value: &Value<'_>) -> Option<String> {
     let text = value.text()?;
-    if text.is_empty() || !!text.contains(|c: char| !c.is_ascii_graphic()) {
+    if text.is_empty() || text.contains(|c: char| !c.is_ascii_graphic()) {
         value.refuse(
             format!("{text:?} is not a profile"),
             "write one that the CA's directory lists, as in \"shortlived\"",
