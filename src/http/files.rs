@@ -47,14 +47,14 @@ pub(super) async fn follow(exchange: &Exchange, answer: &Answer, call: Call) -> 
     let standing = exchange.link.standing().map_err(|_| Fault::Forbidden)?;
     let site = exchange.site.as_ref().ok_or_else(|| Fault::internal("an answer without a site"))?;
     let path = normalize(accel::path(target)).map_err(|bad| {
-        tracing::warn!(target = %target.escape_ascii(), %bad, "X-Accel-Redirect is not followed");
+        tracing::warn!(to = %target.escape_ascii(), %bad, "X-Accel-Redirect is not followed");
         Fault::NoFile
     })?;
     let (route, folder) = internal(site, &path).ok_or_else(|| {
         let site = site.canonical.as_ref().map(ToString::to_string);
         tracing::warn!(
             site,
-            target = %target.escape_ascii(),
+            to = %target.escape_ascii(),
             "X-Accel-Redirect leads to no internal route of the site: it needs a [[site.route]] with that path, \
              internal = true and files = \"the directory\""
         );
