@@ -13,6 +13,7 @@ mod check;
 mod handshake;
 mod hello;
 mod policy;
+mod recipe;
 pub(crate) mod record;
 mod site;
 mod slots;
