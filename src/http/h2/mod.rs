@@ -189,8 +189,11 @@ impl Stream {
         let mut exchange = Exchange::new(&self.0.link, request);
         let answered = match fault {
             Some(fault) => {
-                let response = respond::fault(&mut exchange, fault);
+                let mut response = respond::fault(&mut exchange, fault);
                 exchange.status = response.status.as_u16();
+                if parts.method == http::Method::HEAD {
+                    response.payload = Payload::Empty;
+                }
                 Some((response, None))
             }
             None => self.handle(&mut exchange, stream, bodiless, &mut respond, &limits).await,
