@@ -41,13 +41,12 @@ pub enum Io {
 }
 
 impl Io {
-    /// Whether nothing has come since the last answer: neither the end, nor bytes that nobody asked for. `surely` asks the
-    /// kernel; otherwise it is known as of the worker's last turn of the event loop, at no cost.
-    pub(super) fn is_quiet(&mut self, surely: bool) -> bool {
-        let mut byte = [0];
+    /// Whether nothing has come since the last answer: neither the end, nor bytes that nobody asked for and that the
+    /// next client would be answered with. The kernel is asked each time, for what the event loop has seen is older.
+    pub(super) fn is_quiet(&mut self) -> bool {
         let seen = match self {
-            Self::Tcp(tcp) => look(tcp, surely, &mut byte, TcpStream::try_read),
-            Self::Unix(unix) => look(unix, surely, &mut byte, UnixStream::try_read),
+            Self::Tcp(tcp) => peek(tcp),
+            Self::Unix(unix) => peek(unix),
             Self::Tls(tls) => {
                 let (tcp, session) = tls.get_mut();
                 // What TLS has decrypted already, the socket no longer shows.
@@ -55,7 +54,7 @@ impl Io {
                 if held != Ok(0) {
                     return false;
                 }
-                look(tcp, surely, &mut byte, TcpStream::try_read)
+                peek(tcp)
             }
         };
         seen.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
@@ -114,18 +113,9 @@ impl AsyncWrite for Io {
     }
 }
 
-/// `try_read` answers from what the event loop has seen; a peek asks the kernel itself.
-fn look<S: std::os::fd::AsFd>(
-    socket: &S,
-    surely: bool,
-    byte: &mut [u8],
-    try_read: impl Fn(&S, &mut [u8]) -> io::Result<usize>,
-) -> io::Result<usize> {
-    if surely {
-        let mut byte = [std::mem::MaybeUninit::uninit()];
-        return socket2::SockRef::from(socket).peek(&mut byte);
-    }
-    try_read(socket, byte)
+fn peek(socket: &impl std::os::fd::AsFd) -> io::Result<usize> {
+    let mut byte = [std::mem::MaybeUninit::uninit()];
+    socket2::SockRef::from(socket).peek(&mut byte)
 }
 
 #[cfg(test)]
@@ -158,12 +148,12 @@ mod tests {
             let tls = connector.connect(ServerName::try_from("a.test").unwrap(), tcp).await.unwrap();
             let mut io = Io::Tls(Box::new(tls));
             io.read_exact(&mut [0; 6]).await.unwrap();
-            assert!(!io.is_quiet(false) && !io.is_quiet(true));
+            assert!(!io.is_quiet());
             io.read_exact(&mut [0; 10]).await.unwrap();
             io
         };
         let (_upstream, mut io) = tokio::join!(upstream, edge);
-        assert!(io.is_quiet(false) && io.is_quiet(true));
+        assert!(io.is_quiet());
     }
 
     fn ends() -> (TlsConnector, TlsAcceptor) {

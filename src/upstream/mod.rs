@@ -128,8 +128,7 @@ impl Upstream {
         let mut retries = self.proxy.retries;
         let mut pooled = true;
         loop {
-            let (conn, busy) =
-                self.connection_in_time(permit, pools, pooled, &outgoing.method, trace).await?;
+            let (conn, busy) = self.connection_in_time(permit, pools, pooled, trace).await?;
             let fresh = !conn.reused;
             let mut call = Call::new(conn, busy, pools.clone(), self.proxy.response_timeout, outgoing);
             match call.head().await {
@@ -150,13 +149,12 @@ impl Upstream {
         permit: Permit<Route>,
         pools: &Pools,
         pooled: bool,
-        method: &Method,
         trace: &mut Trace,
     ) -> Result<(Conn, Busy), Fault> {
         let mut pause = FIRST_PAUSE;
         let start = Instant::now();
         loop {
-            let fault = match self.connection(permit, pools, pooled, method, trace).await {
+            let fault = match self.connection(permit, pools, pooled, trace).await {
                 Err(fault) if fault.never_sent() && !self.proxy.hold.is_zero() => fault,
                 settled => return settled,
             };
@@ -175,14 +173,13 @@ impl Upstream {
         permit: Permit<Route>,
         pools: &Pools,
         pooled: bool,
-        method: &Method,
         trace: &mut Trace,
     ) -> Result<(Conn, Busy), Fault> {
         let mut last = Fault::Unavailable("the upstream has no target");
         for index in self.targets.in_order() {
             let Some(target) = self.proxy.targets.get(index) else { continue };
             let key = pool::Key { upstream: self.id, target: index };
-            if let Some(conn) = pooled.then(|| pools.take(key, method.is_idempotent())).flatten() {
+            if let Some(conn) = pooled.then(|| pools.take(key)).flatten() {
                 trace.peer = Some(conn.peer.clone());
                 trace.connect = None;
                 return Ok((conn, self.targets.begin(index)));

@@ -41,7 +41,7 @@ impl Pools {
     pub fn sweep(&self) {
         let now = Instant::now();
         self.0.idle.borrow_mut().retain(|_, idle| {
-            idle.retain_mut(|conn| now.duration_since(conn.idle_since) < IDLE && conn.io.is_quiet(false));
+            idle.retain_mut(|conn| now.duration_since(conn.idle_since) < IDLE && conn.io.is_quiet());
             !idle.is_empty()
         });
     }
@@ -50,9 +50,8 @@ impl Pools {
         &self.0.dialer
     }
 
-    /// The connection that was used last and is still good. What may not be sent twice gets a connection of which
-    /// the kernel itself says that nothing has come.
-    pub(super) fn take(&self, key: Key, may_repeat: bool) -> Option<Conn> {
+    /// The connection that was used last and is still good.
+    pub(super) fn take(&self, key: Key) -> Option<Conn> {
         let mut pools = self.0.idle.borrow_mut();
         let idle = pools.get_mut(&key)?;
         let now = Instant::now();
@@ -62,7 +61,7 @@ impl Pools {
                 idle.clear();
                 return None;
             }
-            if conn.io.is_quiet(!may_repeat) {
+            if conn.io.is_quiet() {
                 conn.reused = true;
                 return Some(conn);
             }
