@@ -9,6 +9,7 @@
 )]
 
 mod access_lines;
+mod acme;
 mod architecture;
 mod certbot;
 mod chaos;

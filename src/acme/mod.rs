@@ -1,9 +1,30 @@
 //! Certificates that look after themselves.
 //!
+//! - [`store`]: one certificate, one record on disk: key, chain, order and history together
+//! - [`manager`]: looks at every certificate on wall time; `tend` is what one of them is due
 //! - [`command`]: what the manager is asked to do, beyond what it does by itself
 //! - [`import`]: what certbot obtained, taken over
-//! - [`store`]: one certificate, one record on disk: key, chain, order and history together
+//! - `order`: one order, from its making to a checked chain, or from where a crash left it
+//! - `account`: one CA and the account there, made when it is first needed
+//! - `client`: HTTP to a CA, with a deadline on everything
+//! - `solve`: how names are proved to be ours
+//! - [`renewal`]: when a certificate is renewed, and a failure tried again; pure
+//! - `pace`: how fast orders may be made
+//! - `preflight`: a look of our own at the names, which warns
+//! - `failure`: what can go wrong, and which of it passes by itself
 
+mod account;
+mod client;
 pub mod command;
+mod failure;
 pub mod import;
+pub mod manager;
+mod order;
+mod pace;
+mod preflight;
+pub mod renewal;
+mod settings;
+mod solve;
 pub mod store;
+mod tend;
+mod watchful;

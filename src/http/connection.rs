@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::link::{Link, TlsFacts};
 use super::worker::{Seat, Worker};
-use super::{h1, h2};
+use super::{h1, h2, validation};
 use crate::addr::ClientAddr;
 use crate::config::model::{Bind, Row, Serve};
 use crate::limit::connections::{Ceilings, Guard};
@@ -58,6 +58,9 @@ async fn enter(worker: &Worker, tcp: TcpStream, peer: SocketAddr, bind: Bind) ->
     let (tcp, client) = client_of(tcp, peer, rule, &snapshot).await?;
     if rule.gate.admit(client).is_err() {
         tracing::debug!(%client, row = %bind, "refused: the row does not allow the address");
+        if !snapshot.challenges.is_empty() {
+            Box::pin(validation::answer(worker, &snapshot, rule, tcp, client)).await;
+        }
         return None;
     }
     let place = take_place(worker, &snapshot, rule, client)?;
@@ -92,7 +95,12 @@ async fn client_of(
     }
 }
 
-fn take_place(worker: &Worker, snapshot: &Snapshot, rule: &Row, client: ClientAddr) -> Option<Guard> {
+pub(super) fn take_place(
+    worker: &Worker,
+    snapshot: &Snapshot,
+    rule: &Row,
+    client: ClientAddr,
+) -> Option<Guard> {
     let limits = &snapshot.config.limits;
     let ceilings = Ceilings {
         total: limits.connections,

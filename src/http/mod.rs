@@ -18,6 +18,7 @@ mod respond;
 mod response;
 mod spool;
 mod tunnel;
+mod validation;
 mod worker;
 
 pub use forward::rewrite;

@@ -8,7 +8,7 @@ use super::exchange::Exchange;
 use super::link::Standing;
 use super::request::{Request, Scheme, hostname};
 use super::response::Response;
-use super::{files, forward, forwarded, respond};
+use super::{files, forward, forwarded, respond, validation};
 use crate::fault::Fault;
 use crate::name::Hostname;
 use crate::route::{RouteAction, RouteEntry, SiteEntry, normalize};
@@ -34,9 +34,14 @@ pub(super) async fn handle(exchange: &mut Exchange, body: Option<Body>, interim:
     response
 }
 
-/// Port 80: a known name is sent to https, same host and path; to any other the edge says nothing.
+/// Port 80: a pending ACME challenge is answered, and a known name is sent to https, same host and path; to any other the
+/// edge says nothing.
 fn plain(exchange: &mut Exchange, standing: &Standing) -> Response {
     let Some(request) = &exchange.request else { return Response::silence() };
+    if let Some(answer) = validation::answer_of(&standing.snapshot.challenges, request) {
+        exchange.status = StatusCode::OK.as_u16();
+        return respond::key_authorization(exchange, &answer);
+    }
     let known = request.host().and_then(hostname).and_then(|host| {
         let site = standing.snapshot.table.site(standing.row, host.as_str())?;
         Some((host, Arc::clone(site)))

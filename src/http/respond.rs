@@ -37,6 +37,13 @@ pub(super) fn redirect(exchange: &Exchange, status: StatusCode, location: &[u8])
     own(exchange, status, head, Bytes::new(), false)
 }
 
+/// What an HTTP-01 challenge is answered (RFC 8555 section 8.3).
+pub(super) fn key_authorization(exchange: &Exchange, answer: &str) -> Response {
+    let mut head = Head::default();
+    head.push(b"content-type", b"application/octet-stream");
+    own(exchange, StatusCode::OK, head, Bytes::copy_from_slice(answer.as_bytes()), false)
+}
+
 fn own(exchange: &Exchange, status: StatusCode, mut head: Head, body: Bytes, close: bool) -> Response {
     head.push(b"x-request-id", exchange.id.as_bytes());
     head.push(b"date", exchange.worker.clock.http_date().as_bytes());

@@ -9,6 +9,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::sync::mpsc;
+use tokio::task::LocalSet;
 
 use super::listeners::{Listeners, Prepared};
 use super::privileges::{self, DropError, Target};
@@ -16,6 +17,8 @@ use super::signals::{Signals, Told};
 use super::workers::Workers;
 use super::{certificates, drain, inventory};
 use crate::acme::command::Command;
+use crate::acme::import::Lineages;
+use crate::acme::manager;
 use crate::admin::server::{Server, SocketError};
 use crate::admin::{Ask, RowStatus, Status};
 use crate::config::model::{Bind, Config, Row, Serve, Site};
@@ -74,6 +77,9 @@ pub enum RunError {
     /// The user to become.
     #[error(transparent)]
     User(#[from] DropError),
+    /// The store of certificates.
+    #[error("{0}")]
+    Store(String),
     /// The admin socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
@@ -104,7 +110,7 @@ pub fn run(origin: Origin, ready: impl FnOnce(&Ready)) -> Result<(), RunError> {
         .enable_all()
         .build()
         .map_err(system("the control thread's runtime"))?;
-    let ended = runtime.block_on(async {
+    let ended = LocalSet::new().block_on(&runtime, async {
         let (mut edge, signals, asks) = Edge::start(origin, loaded, log.clone())?;
         let told = edge.tell_ready();
         ready(&told);
@@ -144,10 +150,12 @@ impl Edge {
         let user = Target::find(config.process.user.as_deref())?;
         let mut listeners = Listeners::default();
         let prepared = listeners.prepare(&config.rows, count).map_err(RunError::Bind)?;
+        let certbot = Lineages::read(config);
         become_user(user.as_ref(), config)?;
         let access = config.log.clone();
         let shared = Shared::new().map_err(system("session-ticket keys"))?;
         let live = first_snapshot(loaded, &shared, &listeners, &prepared)?;
+        let store = manager::open(&live.load(), &certbot).map_err(RunError::Store)?;
         let server = Server::bind(&socket)?;
         let destination = Destination::open(&access).map_err(system("[log] access"))?;
         let access = Access::start(destination).map_err(system("the access log's thread"))?;
@@ -158,7 +166,8 @@ impl Edge {
         let (asking, asks) = mpsc::channel(8);
         tokio::spawn(async move { server.run(asking).await });
         tokio::spawn(certificates::watch(live.clone()));
-        let (commands, _) = mpsc::channel(8);
+        let (commands, told) = mpsc::channel(8);
+        tokio::task::spawn_local(manager::run(live.clone(), Arc::clone(&shared), store, told));
         let started = OffsetDateTime::now_utc().truncate_to_second();
         Ok((Self { origin, live, shared, listeners, workers, access, log, commands, started }, signals, asks))
     }

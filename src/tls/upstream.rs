@@ -1,10 +1,11 @@
-//! TLS as a client: to upstreams that are written `https://host:port`.
+//! TLS as a client: to upstreams that are written `https://host:port`, and to CAs.
 
 use std::fmt;
 use std::io;
 use std::sync::{Arc, OnceLock};
 
-use rustls::pki_types::ServerName;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
@@ -23,6 +24,19 @@ impl ClientTls {
     /// Reads nothing yet: the roots are read once, at the first use.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Trusts the certificates of a PEM file's text alone, whatever the system trusts. Fails where there is none in it.
+    pub fn trusting(pem: &[u8]) -> io::Result<Self> {
+        let mut roots = RootCertStore::empty();
+        for root in CertificateDer::pem_slice_iter(pem) {
+            let root = root.map_err(|error| invalid(format!("not a PEM file: {error}")))?;
+            roots.add(root).map_err(|error| invalid(format!("not a CA's certificate: {error}")))?;
+        }
+        if roots.is_empty() {
+            return Err(invalid("no certificate in it".to_owned()));
+        }
+        Ok(Self { config: Arc::new(OnceLock::from(Arc::new(client_config(roots)?))) })
     }
 
     /// Reads the roots now, so that no connection has to wait for the disk. Fails when the system has none.
@@ -45,7 +59,7 @@ impl ClientTls {
         if let Some(config) = self.config.get() {
             return Ok(Arc::clone(config));
         }
-        let config = Arc::new(client_config()?);
+        let config = Arc::new(client_config(system_roots()?)?);
         Ok(Arc::clone(self.config.get_or_init(|| config)))
     }
 }
@@ -56,14 +70,18 @@ impl fmt::Debug for ClientTls {
     }
 }
 
-fn client_config() -> io::Result<ClientConfig> {
+fn client_config(roots: RootCertStore) -> io::Result<ClientConfig> {
     let mut config = ClientConfig::builder_with_provider(policy::client_provider())
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .map_err(io::Error::other)?
-        .with_root_certificates(system_roots()?)
+        .with_root_certificates(roots)
         .with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
+}
+
+fn invalid(message: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, message)
 }
 
 fn system_roots() -> io::Result<RootCertStore> {

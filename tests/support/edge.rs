@@ -51,6 +51,22 @@ impl Edge {
     pub(crate) fn start_with(config: &str, environment: &[(&str, &Path)]) -> Self {
         let folder = tempfile::Builder::new().prefix("vestibule-test-").tempdir().unwrap();
         write_config(folder.path(), config);
+        Self::start_in(folder, environment)
+    }
+
+    /// Ends the process as the kernel would, and starts another in the same folder.
+    #[track_caller]
+    pub(crate) fn kill_and_start(mut self) -> Self {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        let elsewhere = tempfile::tempdir().unwrap();
+        let folder = std::mem::replace(&mut self.folder, elsewhere);
+        drop(self);
+        Self::start_in(folder, &[])
+    }
+
+    #[track_caller]
+    fn start_in(folder: TempDir, environment: &[(&str, &Path)]) -> Self {
         let mut child = command(folder.path()).envs(environment.iter().copied()).spawn().unwrap();
         let log = Lines::follow(child.stderr.take().unwrap());
         let access = Lines::follow(child.stdout.take().unwrap());

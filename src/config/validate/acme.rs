@@ -6,8 +6,6 @@ use super::super::model::{Acme, AcmeCa, Challenge, Eab, Secret, SecretSource};
 use super::super::raw::{Table, Value, did_you_mean};
 use super::Home;
 
-/// Whether this version obtains certificates. While it does not, nobody may ask for any.
-pub(super) const BUILT: bool = false;
 /// Where certbot keeps its certificates.
 const CERTBOT: &str = "/etc/letsencrypt";
 const ZEROSSL: &str = "zerossl";
@@ -24,10 +22,6 @@ static NAMED: &[(&str, &str, Option<&str>)] = &[
 
 /// `[acme]`; all of its defaults where it is missing.
 pub(super) fn read(root: &Table<'_>, home: &Home<'_>) -> Acme {
-    if !BUILT && let Some(value) = root.get("acme") {
-        let help = "leave it out, and give each site certificate = \"internal\" or { cert = \"….pem\", key = \"….pem\" }";
-        value.refuse("`acme` is not built into this version", help);
-    }
     let table = root.section("acme");
     let fallback = table.tables("fallback");
     let cas = std::iter::once(&table).chain(&fallback).map(|table| ca(table, home)).collect();

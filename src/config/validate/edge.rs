@@ -65,13 +65,7 @@ pub(super) fn tls(table: &Table<'_>) -> Tls {
 pub(super) fn store(root: &Table<'_>, home: &Home<'_>) -> Store {
     let table = root.section("store");
     let typed = table.get("path").and_then(|value| path(&value));
-    let key = table.get("key");
-    if !acme::BUILT
-        && let Some(value) = &key
-    {
-        value.refuse("`key` is not built into this version", "leave it out");
-    }
-    let key = key.and_then(|value| acme::secret(&value, home));
+    let key = table.get("key").and_then(|value| acme::secret(&value, home));
     Store { path: typed.unwrap_or("certs").into(), key }
 }
 

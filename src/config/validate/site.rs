@@ -12,18 +12,18 @@ use super::super::units::show_duration;
 use super::ports::{Ports, gate};
 use super::route::Site as Inherited;
 use super::sources::Sources;
-use super::{Home, acme, files, names, route, target};
+use super::{Home, files, names, route, target};
 use crate::addr::Gate;
 use crate::name::HostPattern;
 
 /// Strict-Transport-Security where a site says nothing.
 const HSTS: Duration = Duration::from_hours(365 * 24);
-/// What to write while there is no ACME.
-const CERTIFICATE_HELP: &str = "write certificate = \"internal\" for the edge's own CA (development), or \
-                                certificate = { cert = \"….pem\", key = \"….pem\" }";
+/// What a certificate can be.
+const CERTIFICATE_HELP: &str = "leave it out for one from the CA in [acme], or write certificate = \"internal\" for the \
+                                edge's own CA (development), or certificate = { cert = \"….pem\", key = \"….pem\" }";
 
 /// The certificates that have a name.
-const WORDS: &[&str] = if acme::BUILT { &["acme", "internal"] } else { &["internal"] };
+const WORDS: &[&str] = &["acme", "internal"];
 /// The most names that a CA puts into one certificate.
 const MAX_NAMES: usize = 100;
 
@@ -132,26 +132,12 @@ fn rows(table: &Table<'_>, ports: &Ports) -> Vec<RowId> {
 
 fn certificate(table: &Table<'_>, home: &Home<'_>) -> (Option<Certificate>, Place) {
     let Some(value) = table.get("certificate") else {
-        if acme::BUILT {
-            return (Some(Certificate::Acme), table.place.clone());
-        }
-        if table.lacks("certificate") {
-            table.report.error(
-                &table.place,
-                "without `certificate` the site asks an ACME CA, which is not built into this version",
-                CERTIFICATE_HELP,
-            );
-        }
-        return (None, table.place.clone());
+        return (Some(Certificate::Acme), table.place.clone());
     };
     let place = value.place.clone();
     let certificate = match value.node.as_str() {
         Some("internal") => Some(Certificate::Internal),
-        Some("acme") if acme::BUILT => Some(Certificate::Acme),
-        Some("acme") => {
-            value.refuse("certificates from an ACME CA are not built into this version", CERTIFICATE_HELP);
-            None
-        }
+        Some("acme") => Some(Certificate::Acme),
         Some(text) => {
             let near = did_you_mean(text, WORDS.iter().copied());
             value.refuse(

@@ -1,0 +1,175 @@
+//! One CA, and the account there: made when it is first needed, so that a CA which is down keeps nothing from starting.
+
+use std::sync::Arc;
+
+use instant_acme::{Account, AccountCredentials, Error, ExternalAccountKey, NewAccount};
+use time::OffsetDateTime;
+use tokio::sync::Mutex;
+
+use super::client::Client;
+use super::failure::{Failure, patiently};
+use super::settings::CaSettings;
+use super::store::{AccountRecord, Store, StoreError};
+
+/// How long an account's key is used.
+const KEY_LIFE: time::Duration = time::Duration::days(365);
+
+/// An external account binding (RFC 8555 section 7.3.4).
+#[derive(Clone)]
+pub(super) struct Binding {
+    pub(super) key_id: String,
+    /// The key itself, decoded.
+    pub(super) hmac: Vec<u8>,
+}
+
+/// One CA.
+pub(super) struct Ca {
+    /// The URL of its directory.
+    pub(super) directory: String,
+    /// The profile to order with.
+    pub(super) profile: Option<String>,
+    pub(super) client: Client,
+    contacts: Vec<String>,
+    binding: Option<Binding>,
+    store: Arc<Store>,
+    account: Mutex<Option<Account>>,
+}
+
+impl Ca {
+    pub(super) fn new(settings: CaSettings, client: Client, email: Option<&str>, store: Arc<Store>) -> Self {
+        let contacts = email.map(|email| format!("mailto:{email}")).into_iter().collect();
+        let CaSettings { directory, profile, binding, .. } = settings;
+        Self { directory, profile, client, contacts, binding, store, account: Mutex::default() }
+    }
+
+    /// The account: the stored one, else a new one. Contacts that changed are told to the CA first.
+    pub(super) async fn account(&self) -> Result<Account, Failure> {
+        let mut held = self.account.lock().await;
+        if let Some(account) = &*held {
+            return Ok(account.clone());
+        }
+        let account = match self.load().await? {
+            Some(record) => {
+                let is_old = OffsetDateTime::now_utc() - record.created > KEY_LIFE;
+                let account = self.restore(record).await?;
+                if is_old { self.with_new_key(account).await } else { account }
+            }
+            None => self.create().await?,
+        };
+        Ok(held.insert(account).clone())
+    }
+
+    /// Forgets an account that the CA does not know, and makes another.
+    pub(super) async fn recreate(&self) -> Result<Account, Failure> {
+        tracing::warn!(directory = self.directory, "the CA does not know the account; another is made");
+        let mut held = self.account.lock().await;
+        Ok(held.insert(self.create().await?).clone())
+    }
+
+    /// Gives the account a new key (RFC 8555 section 7.3.5). Where that fails, the old one goes on until the next start.
+    async fn with_new_key(&self, mut account: Account) -> Account {
+        let old = account.clone();
+        let rolled =
+            patiently("changing the account's key", false, async || account.update_key().await).await;
+        let saved = match rolled {
+            Ok(credentials) => self.save(&credentials, self.contacts.clone()).await,
+            Err(failure) => Err(failure),
+        };
+        match saved {
+            Ok(()) => {
+                tracing::info!(directory = self.directory, "the account has a new key");
+                account
+            }
+            Err(failure) => {
+                tracing::warn!(directory = self.directory, %failure, "the account's key was not changed");
+                old
+            }
+        }
+    }
+
+    /// Tells a failure that is the account's own, and that no later try will cure.
+    pub(super) fn judge(&self, failure: Failure) -> Failure {
+        let (what, fix) = match failure.kind() {
+            "unauthorized" => (
+                format!("may not be used ({failure})"),
+                "if it was deactivated, move its file in the store's acme/accounts away, and a new one is made",
+            ),
+            "externalAccountRequired" => {
+                ("needs a binding to a customer's account".to_owned(), "name it as [acme] eab")
+            }
+            "userActionRequired" => (format!("needs a person ({failure})"), "follow the CA's link"),
+            _ => return failure,
+        };
+        Failure::Account { directory: self.directory.clone(), what, fix }
+    }
+
+    async fn restore(&self, record: AccountRecord) -> Result<Account, Failure> {
+        let account = patiently("reading the CA's directory", true, async || {
+            let credentials: AccountCredentials = serde_json::from_value(record.credentials.clone())?;
+            Account::builder_with_http(Box::new(self.client.clone())).from_credentials(credentials).await
+        })
+        .await?;
+        if record.contacts == self.contacts {
+            return Ok(account);
+        }
+        let contacts: Vec<&str> = self.contacts.iter().map(String::as_str).collect();
+        let told = patiently("changing the account's contact", true, async || {
+            account.update_contacts(&contacts).await
+        })
+        .await;
+        match told {
+            Ok(()) => {
+                let record = AccountRecord { contacts: self.contacts.clone(), ..record };
+                self.save_record(record).await?;
+                Ok(account)
+            }
+            // Orders find the same, and make another account.
+            Err(failure) if failure.kind() == "accountDoesNotExist" => Ok(account),
+            Err(failure) => Err(self.judge(failure)),
+        }
+    }
+
+    async fn create(&self) -> Result<Account, Failure> {
+        let contact: Vec<&str> = self.contacts.iter().map(String::as_str).collect();
+        let new =
+            NewAccount { contact: &contact, terms_of_service_agreed: true, only_return_existing: false };
+        let binding = self.binding.as_ref().map(|own| ExternalAccountKey::new(own.key_id.clone(), &own.hmac));
+        let made = patiently("making an account", true, async || {
+            let builder = Account::builder_with_http(Box::new(self.client.clone()));
+            builder.create(&new, self.directory.clone(), binding.as_ref()).await
+        });
+        let (account, credentials) = made.await.map_err(|failure| self.judge(failure))?;
+        self.save(&credentials, self.contacts.clone()).await?;
+        tracing::info!(directory = self.directory, account = account.id(), "an account was made");
+        Ok(account)
+    }
+
+    async fn save(&self, credentials: &AccountCredentials, contacts: Vec<String>) -> Result<(), Failure> {
+        let credentials = serde_json::to_value(credentials)
+            .map_err(|error| Failure::of("keeping the account", Error::from(error)))?;
+        let created = OffsetDateTime::now_utc();
+        self.save_record(AccountRecord { credentials, contacts, created }).await
+    }
+
+    async fn save_record(&self, record: AccountRecord) -> Result<(), Failure> {
+        let directory = self.directory.clone();
+        on_disk(&self.store, move |store| store.save_account(&directory, &record)).await
+    }
+
+    async fn load(&self) -> Result<Option<AccountRecord>, Failure> {
+        let directory = self.directory.clone();
+        on_disk(&self.store, move |store| store.account(&directory)).await
+    }
+}
+
+/// Waits for the disk on a thread that may.
+pub(super) async fn on_disk<T: Send + 'static>(
+    store: &Arc<Store>,
+    work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, Failure> {
+    let store = Arc::clone(store);
+    match tokio::task::spawn_blocking(move || work(&store)).await {
+        Ok(done) => Ok(done?),
+        Err(_) => Err(Failure::Unfit("a mistake of the edge's own; the log says more".to_owned())),
+    }
+}

@@ -1,0 +1,402 @@
+//! HTTP/1.1 to a CA's API: a deadline on everything, a limit on every body, and a refusal that keeps what it said.
+//!
+//! The ACME library sees successes and `badNonce` (which it answers with the nonce that came along); every other answer
+//! ends here as a [`CaError`], for the library would lose its status and its Retry-After.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_TYPE, HOST, LINK, RETRY_AFTER, USER_AGENT};
+use http::{HeaderValue, Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient, Problem};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::tls::upstream::ClientTls;
+
+/// How long one address may take to accept a connection.
+const CONNECT: Duration = Duration::from_secs(5);
+/// How long looking a name up, or a handshake, may take.
+const SETUP: Duration = Duration::from_secs(10);
+/// How long an answer's head, and then its body, may take. CAs sign while the client waits.
+const ANSWER: Duration = Duration::from_secs(30);
+/// The longest answer, in octets: a chain has about ten thousand.
+const MAX_BODY: usize = 1024 * 1024;
+/// The most of a foreign body that an error shows, in characters.
+const MAX_EXCERPT: usize = 120;
+/// How long a connection may have rested to be used again: shorter than any server's own limit.
+const REST: Duration = Duration::from_secs(4);
+/// The longest wait that a CA may ask for.
+pub(super) const LONGEST_WAIT: Duration = Duration::from_hours(24);
+
+/// A client of one CA. Clones share its connection.
+#[derive(Clone)]
+pub(super) struct Client(Arc<Shared>);
+
+struct Shared {
+    tls: ClientTls,
+    idle: Mutex<Option<Idle>>,
+    issued: Mutex<Option<Issued>>,
+}
+
+/// A chain as it came, and where its alternates are (RFC 8555 section 7.4.2).
+#[derive(Debug, Clone, Default)]
+pub(super) struct Issued {
+    pub(super) pem: String,
+    pub(super) alternates: Vec<String>,
+}
+
+struct Idle {
+    authority: String,
+    sender: SendRequest<Full<Bytes>>,
+    since: Instant,
+}
+
+/// What kept a CA from doing what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CaError {
+    /// It could not be reached, or did not answer to the end.
+    #[error("{authority} {what}: {source}")]
+    Unreachable { authority: String, what: &'static str, source: io::Error },
+    /// It answered with something else than was asked for.
+    #[error(transparent)]
+    Refused(Box<Refusal>),
+}
+
+/// A CA's refusal, with all that it said.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", self.text())]
+pub(super) struct Refusal {
+    pub(super) status: StatusCode,
+    /// How long to wait before the next try, at most [`LONGEST_WAIT`].
+    pub(super) retry_after: Option<Duration>,
+    /// The problem document (RFC 7807), where the body was one.
+    pub(super) problem: Option<Problem>,
+    /// The beginning of any other body.
+    pub(super) excerpt: String,
+}
+
+impl Client {
+    pub(super) fn new(tls: ClientTls) -> Self {
+        Self(Arc::new(Shared { tls, idle: Mutex::default(), issued: Mutex::default() }))
+    }
+
+    /// The chain that was fetched last.
+    pub(super) fn take_issued(&self) -> Option<Issued> {
+        self.0.issued.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// One request and its whole answer.
+    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Response<Bytes>, CaError> {
+        let authority = authority(request.uri());
+        let unreachable = |what: &'static str| {
+            let authority = authority.clone();
+            move |source| CaError::Unreachable { authority, what, source }
+        };
+        let (mut sender, response) = self.send(&authority, request).await?;
+        let (parts, body) = response.into_parts();
+        let body = within(ANSWER, collect(body)).await.map_err(unreachable("cut its answer short"))?;
+        if within(Duration::from_millis(1), async { sender.ready().await.map_err(io::Error::other) })
+            .await
+            .is_ok()
+        {
+            self.rest(authority, sender);
+        }
+        Ok(Response::from_parts(parts, body))
+    }
+
+    /// Sends over the resting connection, where there is one; a request that it never took goes over a new one.
+    async fn send(
+        &self,
+        authority: &str,
+        request: Request<Full<Bytes>>,
+    ) -> Result<(SendRequest<Full<Bytes>>, Response<Incoming>), CaError> {
+        let unreachable = |what: &'static str| {
+            let authority = authority.to_owned();
+            move |source| CaError::Unreachable { authority, what, source }
+        };
+        let mut request = origin_form(request);
+        if let Some(mut sender) = self.rested(authority) {
+            let sent = within(ANSWER, async { Ok(sender.try_send_request(request).await) }).await;
+            match sent.map_err(unreachable("did not answer"))? {
+                Ok(response) => return Ok((sender, response)),
+                Err(mut error) => match error.take_message() {
+                    Some(unsent) => request = unsent,
+                    None => return Err(unreachable("did not answer")(io::Error::other(error.into_error()))),
+                },
+            }
+        }
+        let mut sender = self.connect(authority).await.map_err(unreachable("cannot be reached"))?;
+        let sent = async { sender.send_request(request).await.map_err(io::Error::other) };
+        let response = within(ANSWER, sent).await.map_err(unreachable("did not answer"))?;
+        Ok((sender, response))
+    }
+
+    async fn connect(&self, authority: &str) -> io::Result<SendRequest<Full<Bytes>>> {
+        let (host, port) = split(authority);
+        let tcp = dial(host, port).await?;
+        tcp.set_nodelay(true)?;
+        let tls = within(SETUP, self.0.tls.connect(host, tcp)).await?;
+        let (sender, connection) = http1::handshake(TokioIo::new(tls)).await.map_err(io::Error::other)?;
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection to a CA ended");
+            }
+        });
+        Ok(sender)
+    }
+
+    fn rested(&self, authority: &str) -> Option<SendRequest<Full<Bytes>>> {
+        let idle = self.0.idle.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        let usable = idle.authority == authority && idle.since.elapsed() < REST && !idle.sender.is_closed();
+        usable.then_some(idle.sender)
+    }
+
+    fn rest(&self, authority: String, sender: SendRequest<Full<Bytes>>) {
+        let idle = Idle { authority, sender, since: Instant::now() };
+        *self.0.idle.lock().unwrap_or_else(PoisonError::into_inner) = Some(idle);
+    }
+
+    fn judge(&self, response: Response<Bytes>) -> Result<BytesResponse, CaError> {
+        let (mut parts, body) = response.into_parts();
+        let wait = parts.headers.get(RETRY_AFTER).and_then(retry_after);
+        if parts.status.is_success() {
+            // The library adds the value to a clock without looking at its size.
+            match wait {
+                Some(wait) => parts.headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs())),
+                None => parts.headers.remove(RETRY_AFTER),
+            };
+            self.keep_chain(&parts, &body);
+            return Ok(BytesResponse { parts, body: Box::new(body) });
+        }
+        let problem = serde_json::from_slice::<Problem>(&body).ok();
+        if parts.status == StatusCode::BAD_REQUEST && problem.as_ref().is_some_and(is_bad_nonce) {
+            return Ok(BytesResponse { parts, body: Box::new(body) });
+        }
+        let excerpt = if problem.is_some() { String::new() } else { excerpt(&body) };
+        let refusal = Refusal { status: parts.status, retry_after: wait, problem, excerpt };
+        Err(CaError::Refused(Box::new(refusal)))
+    }
+
+    /// The library follows no link to an alternate chain, so that it is noted here on the way.
+    fn keep_chain(&self, parts: &http::response::Parts, body: &Bytes) {
+        let kind = parts.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+        if !kind.starts_with(b"application/pem-certificate-chain") {
+            return;
+        }
+        let links = parts.headers.get_all(LINK).iter().filter_map(|link| link.to_str().ok());
+        let alternates = links.filter_map(alternate).map(str::to_owned).collect();
+        let pem = String::from_utf8_lossy(body).into_owned();
+        *self.0.issued.lock().unwrap_or_else(PoisonError::into_inner) = Some(Issued { pem, alternates });
+    }
+}
+
+impl HttpClient for Client {
+    fn request(
+        &self,
+        request: Request<BodyWrapper<Bytes>>,
+    ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, Error>> + Send>> {
+        let client = self.clone();
+        Box::pin(async move {
+            let (parts, body) = request.into_parts();
+            let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+            let request = Request::from_parts(parts, Full::new(body));
+            let answer = client.exchange(request).await.and_then(|response| client.judge(response));
+            answer.map_err(|error| Error::Other(Box::new(error)))
+        })
+    }
+}
+
+impl Refusal {
+    /// The problem's type without its prefix, as in `rateLimited`.
+    pub(super) fn kind(&self) -> &str {
+        let name = self.problem.as_ref().and_then(|problem| problem.r#type.as_deref()).unwrap_or_default();
+        name.strip_prefix("urn:ietf:params:acme:error:").unwrap_or(name)
+    }
+
+    fn text(&self) -> String {
+        let status = self.status.as_u16();
+        match &self.problem {
+            Some(problem) => {
+                let detail = problem.detail.as_deref().unwrap_or("no detail given");
+                format!("the CA refused with {status} {}: {detail}", self.kind())
+            }
+            None if self.excerpt.is_empty() => format!("the CA answered with {status}"),
+            None => format!("the CA answered with {status} and no ACME problem: {}", self.excerpt),
+        }
+    }
+}
+
+pub(super) fn is_bad_nonce(problem: &Problem) -> bool {
+    problem.r#type.as_deref().is_some_and(|name| name.ends_with(":badNonce"))
+}
+
+async fn collect(mut body: Incoming) -> io::Result<Bytes> {
+    let mut whole = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(io::Error::other)?.into_data() else { continue };
+        if whole.len() + data.len() > MAX_BODY {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "the answer is too long"));
+        }
+        whole.extend_from_slice(&data);
+    }
+    Ok(whole.freeze())
+}
+
+async fn within<T>(limit: Duration, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    match timeout(limit, work).await {
+        Ok(done) => done,
+        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "it took too long")),
+    }
+}
+
+/// Each address in turn, so that a family without a way out costs seconds and no more.
+async fn dial(host: &str, port: u16) -> io::Result<TcpStream> {
+    let found = within(SETUP, tokio::net::lookup_host((host, port))).await?;
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in found {
+        match within(CONNECT, TcpStream::connect(address)).await {
+            Ok(tcp) => return Ok(tcp),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+fn authority(uri: &Uri) -> String {
+    uri.authority().map(ToString::to_string).unwrap_or_default()
+}
+
+fn split(authority: &str) -> (&str, u16) {
+    let whole = || (authority, 443);
+    let Some((host, port)) = authority.rsplit_once(':') else { return whole() };
+    port.parse().map_or_else(|_| whole(), |port| (host.trim_matches(['[', ']']), port))
+}
+
+/// A server is asked for a path, and told its name (RFC 9112 section 3.2.1).
+fn origin_form(mut request: Request<Full<Bytes>>) -> Request<Full<Bytes>> {
+    let authority = authority(request.uri());
+    let path = request.uri().path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
+    if let (Ok(uri), Ok(host)) = (Uri::try_from(path), HeaderValue::try_from(authority)) {
+        *request.uri_mut() = uri;
+        request.headers_mut().insert(HOST, host);
+    }
+    let agent = HeaderValue::from_static(concat!("vestibule/", env!("CARGO_PKG_VERSION")));
+    request.headers_mut().insert(USER_AGENT, agent);
+    request
+}
+
+/// Seconds or a date (RFC 9110 section 10.2.3), at most [`LONGEST_WAIT`].
+fn retry_after(value: &HeaderValue) -> Option<Duration> {
+    let text = value.to_str().ok()?.trim();
+    let wait = match text.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) if text.bytes().all(|octet| octet.is_ascii_digit()) && !text.is_empty() => LONGEST_WAIT,
+        Err(_) => {
+            let date = httpdate::parse_http_date(text).ok()?;
+            date.duration_since(SystemTime::now()).unwrap_or_default()
+        }
+    };
+    Some(wait.min(LONGEST_WAIT))
+}
+
+/// The target of a `Link` whose relation is `alternate` (RFC 8288 section 3).
+fn alternate(link: &str) -> Option<&str> {
+    let (target, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
+    let is_alternate = |parameter: &str| {
+        let relation = parameter.trim().strip_prefix("rel=").unwrap_or_default();
+        relation.trim_matches('"').eq_ignore_ascii_case("alternate")
+    };
+    parameters.split(';').any(is_alternate).then_some(target)
+}
+
+/// One line without control characters, for the log.
+fn excerpt(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body);
+    let words: Vec<_> = text.split(|letter: char| letter.is_whitespace() || letter.is_control()).collect();
+    let line = words.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
+    line.chars().take(MAX_EXCERPT).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_are_read_and_bounded() {
+        let date = |ahead: i64| {
+            let at = SystemTime::now() + Duration::from_secs(u64::try_from(ahead).unwrap());
+            httpdate::fmt_http_date(at)
+        };
+        for (value, least, most) in [
+            ("120".to_owned(), 120, 120),
+            (" 7 ".to_owned(), 7, 7),
+            ("0".to_owned(), 0, 0),
+            ("18446744073709551615".to_owned(), 86_400, 86_400),
+            ("99999999999999999999999".to_owned(), 86_400, 86_400),
+            (date(600), 590, 600),
+            (date(10_000_000), 86_400, 86_400),
+            ("Thu, 01 Jan 1970 00:00:00 GMT".to_owned(), 0, 0),
+        ] {
+            let wait = retry_after(&HeaderValue::try_from(&value).unwrap()).unwrap().as_secs();
+            assert!((least..=most).contains(&wait), "{value}: {wait}");
+        }
+        for wrong in ["", "soon", "-1", "1.5"] {
+            assert_eq!(retry_after(&HeaderValue::from_str(wrong).unwrap()), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn alternates_are_found_among_links() {
+        for (link, expected) in [
+            (r#"<https://ca.test/alt/1>;rel="alternate""#, Some("https://ca.test/alt/1")),
+            (r"<https://ca.test/alt/2>; title=x; rel=alternate", Some("https://ca.test/alt/2")),
+            (r#"<https://ca.test/dir>;rel="index""#, None),
+            ("https://ca.test", None),
+            ("<", None),
+        ] {
+            assert_eq!(alternate(link), expected, "{link}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_tells_what_was_said() {
+        let client = Client::new(ClientTls::new());
+        let answer = |status: u16, body: &'static str| {
+            let response = Response::builder().status(status).header(RETRY_AFTER, "90");
+            match client.judge(response.body(Bytes::from_static(body.as_bytes())).unwrap()) {
+                Err(CaError::Refused(refusal)) => refusal,
+                Err(other) => panic!("{other}"),
+                Ok(_) => panic!("{body} was taken"),
+            }
+        };
+        let html = answer(503, "<html>\r\n<h1>Down\u{7}</h1></html>");
+        assert_eq!(html.retry_after, Some(Duration::from_secs(90)));
+        let text = html.to_string();
+        assert_eq!(text, "the CA answered with 503 and no ACME problem: <html> <h1>Down </h1></html>");
+        let limited = answer(429, r#"{"type":"urn:ietf:params:acme:error:rateLimited","detail":"too many"}"#);
+        assert_eq!(limited.kind(), "rateLimited");
+        assert_eq!(limited.to_string(), "the CA refused with 429 rateLimited: too many");
+        let nonce = r#"{"type":"urn:ietf:params:acme:error:badNonce"}"#;
+        let response = Response::builder().status(400).body(Bytes::from_static(nonce.as_bytes())).unwrap();
+        assert!(client.judge(response).is_ok(), "the library sees a bad nonce");
+    }
+
+    #[test]
+    fn authorities_are_split() {
+        for (authority, expected) in [
+            ("ca.test", ("ca.test", 443)),
+            ("ca.test:14000", ("ca.test", 14000)),
+            ("[::1]:14000", ("::1", 14000)),
+        ] {
+            assert_eq!(split(authority), expected);
+        }
+    }
+}

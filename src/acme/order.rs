@@ -1,0 +1,447 @@
+//! One order, from its making to a checked chain, or from wherever a killed process left it.
+//!
+//! The order's URL and the key of its certificate are stored as soon as the order exists, before anything else is done with
+//! it. Every later step looks at the order's state first, so that the same order is taken up again after a crash at any
+//! point, and no second one is made while it is valid.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use http::StatusCode;
+use instant_acme::{
+    Account, AuthorizationStatus, CertificateIdentifier, ChallengeStatus, Error, Identifier, NewOrder, Order,
+    OrderStatus, Problem,
+};
+use rcgen::{CertificateParams, DistinguishedName, KeyPair};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use time::OffsetDateTime;
+use tokio::time::Instant;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::account::Ca;
+use super::failure::{Failure, kind, patiently};
+use super::solve::{Answers, Method};
+use super::store::{Bundle, EventKind, PendingOrder, Record, Secret};
+use crate::name::HostPattern;
+use crate::tls;
+
+/// How long a CA may take to look at the challenges, and then to sign.
+const PATIENCE: Duration = Duration::from_mins(3);
+/// The waits between looks at what a CA is doing: from the first, each half as long again, to the last.
+const LOOKS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// An order that is older than any CA keeps one is not asked for again.
+const ORDER_LIFE: time::Duration = time::Duration::days(8);
+
+/// What is ordered, and how.
+pub(super) struct Job<'a> {
+    pub(super) ca: &'a Ca,
+    pub(super) answers: &'a Answers,
+    pub(super) method: Method,
+    /// The ARI identifier of the certificate that this one replaces.
+    pub(super) replaces: Option<&'a str>,
+    /// Whose chain is preferred where the CA offers several: a part of an issuer's common name.
+    pub(super) issuer: Option<&'a str>,
+}
+
+/// Writes the record down; called whenever something is known that a crash must not lose.
+pub(super) trait Keep {
+    async fn keep(&mut self, record: &Record) -> Result<(), Failure>;
+}
+
+impl Job<'_> {
+    /// Orders, or goes on with the record's pending order. Afterwards the record has its bundle, and has been kept.
+    pub(super) async fn run(&self, record: &mut Record, keep: &mut impl Keep) -> Result<(), Failure> {
+        let account = self.ca.account().await?;
+        let mut order = match self.resume(&account, record).await? {
+            Some(order) => order,
+            None => self.begin(record, keep).await?,
+        };
+        let done = self.finish(&mut order, record).await;
+        if done.as_ref().is_err_and(|failure| matches!(failure, Failure::Names(_) | Failure::Unfit(_))) {
+            // It can lead to nothing any more.
+            record.order = None;
+        }
+        record.bundle = Some(done?);
+        let by = self.method.name();
+        record.note(
+            OffsetDateTime::now_utc(),
+            EventKind::Obtained,
+            format!("by {by} from {}", self.ca.directory),
+        );
+        record.order = None;
+        record.ari = None;
+        record.retry = super::store::Retry::default();
+        keep.keep(record).await?;
+        self.prefer(&mut order, record, keep).await;
+        Ok(())
+    }
+
+    /// The record's order, where it is this CA's, for these names, and still of use.
+    async fn resume(&self, account: &Account, record: &mut Record) -> Result<Option<Order>, Failure> {
+        let now = OffsetDateTime::now_utc();
+        let is_ours = |order: &&PendingOrder| {
+            order.directory == self.ca.directory
+                && order.names == record.names
+                && (now - order.created).abs() < ORDER_LIFE
+        };
+        let Some(pending) = record.order.as_ref().filter(is_ours) else { return Ok(None) };
+        let url = pending.url.clone();
+        let found = patiently("asking for the order", true, async || account.order(url.clone()).await).await;
+        let mut order = match found {
+            Ok(order) => order,
+            // Whatever else the CA says of it, it is not there.
+            Err(Failure::Ca { source, .. }) if is_gone(&*source) => return Ok(None),
+            Err(failure) => return Err(failure),
+        };
+        if order.state().status == OrderStatus::Invalid {
+            return Ok(None);
+        }
+        tracing::info!(order = url, state = ?order.state().status, "an order is taken up again");
+        record.note(now, EventKind::Resumed, url);
+        Ok(Some(order))
+    }
+
+    /// Makes an order and keeps it, with the key that its certificate will have.
+    async fn begin(&self, record: &mut Record, keep: &mut impl Keep) -> Result<Order, Failure> {
+        let key =
+            KeyPair::generate().map_err(|error| Failure::Unfit(format!("no key could be made: {error}")))?;
+        let (order, replaces) = self.make(&record.names).await?;
+        let now = OffsetDateTime::now_utc();
+        record.order = Some(PendingOrder {
+            url: order.url().to_owned(),
+            directory: self.ca.directory.clone(),
+            key_pem: Secret::new(key.serialize_pem()),
+            names: record.names.clone(),
+            created: now,
+            replaces,
+        });
+        record.note(now, EventKind::Ordered, order.url());
+        keep.keep(record).await?;
+        Ok(order)
+    }
+
+    /// `replaces` is left out where the CA says that the certificate was replaced already, and an account that the CA
+    /// does not know is made anew, once.
+    async fn make(&self, names: &[HostPattern]) -> Result<(Order, Option<String>), Failure> {
+        let mut account = self.ca.account().await?;
+        let (mut replaces, mut recreated) = (self.replaces, false);
+        loop {
+            match self.ask(&account, names, replaces).await {
+                Ok(order) => return Ok((order, replaces.map(str::to_owned))),
+                Err(failure) if replaces.is_some() && rejects_replaces(&failure) => replaces = None,
+                Err(failure) if failure.kind() == "accountDoesNotExist" && !recreated => {
+                    recreated = true;
+                    account = self.ca.recreate().await?;
+                }
+                Err(failure) => return Err(refused_names(self.ca.judge(failure))),
+            }
+        }
+    }
+
+    async fn ask(
+        &self,
+        account: &Account,
+        names: &[HostPattern],
+        replaces: Option<&str>,
+    ) -> Result<Order, Failure> {
+        let identifiers: Vec<_> = names.iter().map(|name| Identifier::Dns(name.to_string())).collect();
+        patiently("making an order", false, async || {
+            let mut new = NewOrder::new(&identifiers);
+            if let Some(profile) = &self.ca.profile {
+                new = new.profile(profile);
+            }
+            if let Some(id) = replaces.and_then(certificate_identifier) {
+                new = new.replaces(id);
+            }
+            account.new_order(&new).await
+        })
+        .await
+    }
+
+    /// From any state to the certificate.
+    async fn finish(&self, order: &mut Order, record: &Record) -> Result<Bundle, Failure> {
+        let Some(pending) = &record.order else {
+            return Err(Failure::Unfit("an order without a record".to_owned()));
+        };
+        let deadline = Instant::now() + PATIENCE;
+        let mut pause = LOOKS.0;
+        loop {
+            let before = order.state().status;
+            match before {
+                OrderStatus::Pending => self.solve(order).await?,
+                OrderStatus::Ready => {
+                    if let Err(failure) = finalize(order, pending).await {
+                        // It may have been heard all the same.
+                        look(order).await?;
+                        if order.state().status == before {
+                            return Err(failure);
+                        }
+                    }
+                }
+                OrderStatus::Valid => break,
+                OrderStatus::Processing => {}
+                OrderStatus::Invalid => return Err(invalid(order).await),
+            }
+            if matches!(order.state().status, OrderStatus::Valid) {
+                break;
+            }
+            if Instant::now() > deadline {
+                return Err(late("the CA did not finish the order in time"));
+            }
+            look(order).await?;
+            if order.state().status == before {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 3 / 2).min(LOOKS.1);
+            }
+        }
+        let pem = patiently("fetching the certificate", true, async || order.certificate().await).await?;
+        let pem = pem.ok_or_else(|| late("the certificate was not there yet"))?;
+        self.bundle(pem, pending, &record.names)
+    }
+
+    /// Answers every authorization's challenge, and waits until the CA has looked at all of them.
+    async fn solve(&self, order: &mut Order) -> Result<(), Failure> {
+        let (mut standing, mut unheard) = (Vec::new(), HashMap::new());
+        read_authorizations(order).await?;
+        let mut handles = order.authorizations();
+        while let Some(Ok(mut handle)) = handles.next().await {
+            if handle.status != AuthorizationStatus::Pending {
+                continue;
+            }
+            let name = handle.identifier().to_string();
+            let Some(mut challenge) = handle.challenge(self.method.kind()) else {
+                let why = format!("the CA offers no {} for it", self.method.name());
+                return Err(Failure::Names(vec![(name, why)]));
+            };
+            let proof = challenge.key_authorization();
+            standing.push(self.answers.present(self.method, &name, &challenge.token, &proof)?);
+            let told = patiently("answering a challenge", true, async || challenge.set_ready().await).await;
+            if let Err(failure) = told {
+                // A CA that heard it before, from a process that is dead, or in an answer that was lost, may take it ill.
+                unheard.insert(name, failure);
+            }
+        }
+        let looked = looked_at(order, self.method, unheard).await;
+        drop(standing);
+        looked
+    }
+
+    fn bundle(&self, pem: String, pending: &PendingOrder, names: &[HostPattern]) -> Result<Bundle, Failure> {
+        let key_pem = pending.key_pem.clone();
+        tls::fits(pem.as_bytes(), key_pem.expose().as_bytes(), names)
+            .map_err(|why| Failure::Unfit(format!("the CA's certificate is not fit to be served: {why}")))?;
+        let leaf = Leaf::read(&pem)
+            .ok_or_else(|| Failure::Unfit("the CA's certificate does not parse".to_owned()))?;
+        Ok(Bundle {
+            key_pem,
+            chain_pem: pem,
+            directory: self.ca.directory.clone(),
+            profile: self.ca.profile.clone(),
+            issued: OffsetDateTime::now_utc(),
+            not_before: leaf.not_before,
+            not_after: leaf.not_after,
+            ari_id: leaf.ari_id,
+            imported: false,
+        })
+    }
+
+    /// Takes the chain of the preferred issuer, where the CA has one. What goes wrong here costs nothing: the default chain
+    /// is kept already.
+    async fn prefer(&self, _order: &mut Order, record: &mut Record, keep: &mut impl Keep) {
+        let Some(wanted) = self.issuer else { return };
+        let Some(issued) = self.ca.client.take_issued() else { return };
+        let Some(bundle) = record.bundle.clone() else { return };
+        if is_issued_by(&bundle.chain_pem, wanted) {
+            return;
+        }
+        let Ok(account) = self.ca.account().await else { return };
+        for url in issued.alternates {
+            // The library reads an order out of what comes; the client has kept the chain.
+            let _ = account.order(url.clone()).await;
+            let Some(chain) = self.ca.client.take_issued() else { continue };
+            let fits =
+                tls::fits(chain.pem.as_bytes(), bundle.key_pem.expose().as_bytes(), &record.names).is_ok();
+            if fits && is_issued_by(&chain.pem, wanted) {
+                record.bundle = Some(Bundle { chain_pem: chain.pem, ..bundle });
+                if let Err(failure) = keep.keep(record).await {
+                    tracing::warn!(%failure, "the preferred chain could not be stored");
+                }
+                return;
+            }
+        }
+        tracing::warn!(wanted, "the CA has no chain of the preferred issuer; its default is in use");
+    }
+}
+
+/// What a leaf says of itself.
+pub(super) struct Leaf {
+    pub(super) not_before: OffsetDateTime,
+    pub(super) not_after: OffsetDateTime,
+    /// RFC 9773 section 4.1; None where it has no authority key identifier.
+    pub(super) ari_id: Option<String>,
+    pub(super) der: CertificateDer<'static>,
+}
+
+impl Leaf {
+    /// The first certificate of a PEM text.
+    pub(super) fn read(pem: &str) -> Option<Self> {
+        let der = CertificateDer::pem_slice_iter(pem.as_bytes()).next()?.ok()?;
+        let (_, parsed) = X509Certificate::from_der(&der).ok()?;
+        let validity = parsed.validity();
+        let (not_before, not_after) = (validity.not_before.to_datetime(), validity.not_after.to_datetime());
+        let ari_id = CertificateIdentifier::try_from(&der).ok().map(|id| id.to_string());
+        Some(Self { not_before, not_after, ari_id, der })
+    }
+}
+
+/// An identifier as the library has it (RFC 9773 section 4.1).
+pub(super) fn certificate_identifier(id: &str) -> Option<CertificateIdentifier<'static>> {
+    let (authority, serial) = id.split_once('.')?;
+    Some(CertificateIdentifier {
+        authority_key_identifier: authority.to_owned().into(),
+        serial: serial.to_owned().into(),
+    })
+}
+
+/// Reads every authorization once; the order has them from then on.
+async fn read_authorizations(order: &mut Order) -> Result<(), Failure> {
+    patiently("reading the authorizations", true, async || {
+        let mut identifiers = order.identifiers();
+        while let Some(read) = identifiers.next().await {
+            read?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Waits until no authorization is pending. The failed ones are told with their names. `unheard` has the names whose
+/// challenge may not have reached the CA.
+async fn looked_at(
+    order: &mut Order,
+    method: Method,
+    mut unheard: HashMap<String, Failure>,
+) -> Result<(), Failure> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut failed = Vec::new();
+    let mut handles = order.authorizations();
+    while let Some(Ok(mut handle)) = handles.next().await {
+        let mut pause = LOOKS.0;
+        while handle.status == AuthorizationStatus::Pending && Instant::now() < deadline {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 3 / 2).min(LOOKS.1);
+            patiently("reading an authorization", true, async || handle.refresh().await.map(drop)).await?;
+            let own = handle.challenges.iter().find(|own| own.r#type == method.kind());
+            if own.is_some_and(|own| own.status == ChallengeStatus::Pending)
+                && let Some(failure) = unheard.remove(&handle.identifier().to_string())
+            {
+                return Err(failure);
+            }
+        }
+        match handle.status {
+            AuthorizationStatus::Valid => {}
+            AuthorizationStatus::Pending => {
+                failed.push((handle.identifier().to_string(), "the CA did not look in time".to_owned()));
+            }
+            _ => failed.push((handle.identifier().to_string(), reason(&handle))),
+        }
+    }
+    if failed.is_empty() { Ok(()) } else { Err(Failure::Names(failed)) }
+}
+
+/// Why an authorization failed: what its challenge says.
+fn reason(state: &instant_acme::AuthorizationState) -> String {
+    let problem = state.challenges.iter().find_map(|challenge| challenge.error.as_ref());
+    problem.map_or_else(|| format!("the authorization is {:?}", state.status).to_lowercase(), told)
+}
+
+fn told(problem: &Problem) -> String {
+    let detail = problem.detail.as_deref().unwrap_or("no detail given");
+    format!("{} ({})", detail, kind(problem))
+}
+
+/// The names behind an order that the CA has given up.
+async fn invalid(order: &mut Order) -> Failure {
+    let mut failed = Vec::new();
+    let error = order.state().error.as_ref().map(told);
+    let _ = read_authorizations(order).await;
+    let mut handles = order.authorizations();
+    while let Some(Ok(handle)) = handles.next().await {
+        if matches!(handle.status, AuthorizationStatus::Invalid) {
+            failed.push((handle.identifier().to_string(), reason(&handle)));
+        }
+    }
+    match error {
+        _ if !failed.is_empty() => Failure::Names(failed),
+        Some(error) => Failure::Unfit(format!("the CA has given the order up: {error}")),
+        None => Failure::Unfit("the CA has given the order up, and does not say why".to_owned()),
+    }
+}
+
+async fn look(order: &mut Order) -> Result<(), Failure> {
+    patiently("asking for the order", true, async || order.refresh().await.map(drop)).await
+}
+
+async fn finalize(order: &mut Order, pending: &PendingOrder) -> Result<(), Failure> {
+    let csr =
+        request(pending).map_err(|error| Failure::Unfit(format!("no request could be made: {error}")))?;
+    patiently("finalizing the order", false, async || order.finalize_csr(&csr).await).await
+}
+
+/// The signing request (RFC 2986): the names, no subject, the stored key.
+fn request(pending: &PendingOrder) -> Result<Vec<u8>, rcgen::Error> {
+    let key = KeyPair::from_pem(pending.key_pem.expose())?;
+    let names: Vec<String> = pending.names.iter().map(ToString::to_string).collect();
+    let mut params = CertificateParams::new(names)?;
+    params.distinguished_name = DistinguishedName::new();
+    Ok(params.serialize_request(&key)?.der().to_vec())
+}
+
+fn is_issued_by(chain: &str, wanted: &str) -> bool {
+    CertificateDer::pem_slice_iter(chain.as_bytes()).filter_map(Result::ok).any(|der| {
+        X509Certificate::from_der(&der).is_ok_and(|(_, certificate)| {
+            certificate
+                .issuer()
+                .iter_common_name()
+                .any(|name| name.as_str().is_ok_and(|name| name.contains(wanted)))
+        })
+    })
+}
+
+/// An order that the CA does not have, or that is not this account's.
+fn is_gone(source: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
+    let Some(error) = source.downcast_ref::<Error>() else { return false };
+    super::failure::refusal(error).is_some_and(|refusal| {
+        matches!(
+            refusal.status,
+            StatusCode::NOT_FOUND | StatusCode::GONE | StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED
+        ) || matches!(refusal.kind(), "malformed" | "accountDoesNotExist" | "orderNotFound")
+    })
+}
+
+/// RFC 9773 section 5; a CA that does not know the certificate may say so in other words.
+fn rejects_replaces(failure: &Failure) -> bool {
+    let Failure::Ca { source, kind, .. } = failure else { return false };
+    let text = source.to_string();
+    kind == "alreadyReplaced" || text.contains("replaces") || text.contains("ARI")
+}
+
+/// A refusal that names identifiers is told by name.
+fn refused_names(failure: Failure) -> Failure {
+    let Failure::Ca { source, .. } = &failure else { return failure };
+    let Some(refusal) = source.downcast_ref::<Error>().and_then(super::failure::refusal) else {
+        return failure;
+    };
+    let Some(problem) = &refusal.problem else { return failure };
+    let names = problem.subproblems.iter().filter_map(|problem| {
+        let name = problem.identifier.as_ref()?.authorized(false).to_string();
+        Some((name, problem.detail.clone().unwrap_or_else(|| "refused".to_owned())))
+    });
+    let names: Vec<_> = names.collect();
+    if names.is_empty() { failure } else { Failure::Names(names) }
+}
+
+fn late(what: &'static str) -> Failure {
+    Failure::of(what, Error::Timeout(None))
+}

@@ -1,0 +1,71 @@
+//! What the configuration says about CAs, as the manager needs it.
+
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
+
+use super::account::Binding;
+use super::solve::Method;
+use crate::config::model::{AcmeCa, Challenge, Config, Eab};
+use crate::tls::upstream::ClientTls;
+
+/// `[acme]`, ready for use.
+pub(super) struct Settings {
+    pub(super) cas: Vec<CaSettings>,
+    pub(super) email: Option<String>,
+    /// The one method that is to be used.
+    pub(super) method: Option<Method>,
+    pub(super) trust: ClientTls,
+}
+
+/// One CA.
+#[derive(Clone)]
+pub(super) struct CaSettings {
+    pub(super) directory: String,
+    /// Where it is tried without consequences.
+    pub(super) staging: Option<String>,
+    pub(super) profile: Option<String>,
+    pub(super) binding: Option<Binding>,
+}
+
+impl Settings {
+    /// Reads the files that the configuration names. Reads the disk.
+    ///
+    /// # Errors
+    /// One of them cannot be read or used; the text says what to do.
+    pub(super) fn of(config: &Config) -> Result<Self, String> {
+        let acme = &config.acme;
+        let trust = match &acme.ca_root {
+            None => ClientTls::new(),
+            Some(path) => std::fs::read(path)
+                .and_then(|pem| ClientTls::trusting(&pem))
+                .map_err(|error| format!("[acme] ca_root: {}: {error}", path.display()))?,
+        };
+        let method = acme.challenge.map(|challenge| match challenge {
+            Challenge::Http01 => Method::Http01,
+            Challenge::TlsAlpn01 => Method::TlsAlpn01,
+        });
+        let cas = acme.cas.iter().map(CaSettings::of).collect::<Result<_, _>>()?;
+        Ok(Self { cas, email: acme.email.clone(), method, trust })
+    }
+}
+
+impl CaSettings {
+    fn of(ca: &AcmeCa) -> Result<Self, String> {
+        Ok(Self {
+            directory: ca.directory.clone(),
+            staging: ca.staging.clone(),
+            profile: ca.profile.clone(),
+            binding: ca.eab.as_ref().map(binding).transpose()?,
+        })
+    }
+}
+
+fn binding(eab: &Eab) -> Result<Binding, String> {
+    let text = eab.hmac.read()?;
+    // CAs give it with padding or without.
+    let text: Vec<u8> =
+        text.into_iter().filter(|octet| !octet.is_ascii_whitespace() && *octet != b'=').collect();
+    let hmac = BASE64_URL_SAFE_NO_PAD
+        .decode(text)
+        .map_err(|error| format!("the key of the binding {} is not base64url: {error}", eab.key_id))?;
+    Ok(Binding { key_id: eab.key_id.clone(), hmac })
+}

@@ -1,0 +1,118 @@
+//! A CA that misbehaves.
+
+use super::pebble::{Options, Pebble};
+use super::proxy::{CERTIFICATE, CHALLENGE, FINALIZE, Fault, NEW_ACCOUNT, NEW_ORDER};
+use super::{FIRST_RETRY, NAME, edge, handshake, record, said, wait_for_handshake};
+use crate::support::PATIENCE;
+
+const HTML: &str = "<html><body>Bad Gateway</body></html>";
+
+#[test]
+fn storms_of_bad_nonces_are_outlived() {
+    let pebble = Pebble::start(Options { nonces_refused: 60, ..Options::default() });
+    let edge = edge(&pebble, "");
+    wait_for_handshake(&pebble, NAME, PATIENCE);
+    assert_eq!(pebble.proxy.orders(), 1);
+    drop(edge);
+}
+
+#[test]
+fn passing_trouble_is_waited_out_without_a_second_order() {
+    for (path, headers) in [
+        ("/dir", vec![]),
+        (NEW_ACCOUNT, vec![("retry-after", "1".to_owned())]),
+        (NEW_ORDER, vec![("content-type", "text/html".to_owned())]),
+        (FINALIZE, vec![]),
+        (CERTIFICATE, vec![("retry-after", "2".to_owned())]),
+    ] {
+        let pebble = Pebble::start(Options::default());
+        pebble.proxy.fault(path, 2, Fault::Answer(503, headers, HTML.into()));
+        let edge = edge(&pebble, "");
+        wait_for_handshake(&pebble, NAME, PATIENCE);
+        assert_eq!(pebble.proxy.orders(), 1, "{path}");
+        drop(edge);
+    }
+}
+
+#[test]
+fn a_cut_answer_is_asked_for_again() {
+    for path in [CHALLENGE, CERTIFICATE, "/my-order/", "/authZ/"] {
+        let pebble = Pebble::start(Options::default());
+        pebble.proxy.fault(path, 1, Fault::Cut);
+        let edge = edge(&pebble, "");
+        wait_for_handshake(&pebble, NAME, PATIENCE);
+        assert_eq!(pebble.proxy.orders(), 1, "{path}");
+        drop(edge);
+    }
+}
+
+#[test]
+fn a_rate_limit_is_kept_for_every_name_and_across_a_restart() {
+    for (status, headers, body) in [
+        (
+            429,
+            vec![("retry-after", "3600".to_owned())],
+            r#"{"type":"urn:ietf:params:acme:error:rateLimited","detail":"too many orders"}"#,
+        ),
+        (503, vec![("retry-after", "3600".to_owned())], HTML),
+    ] {
+        let pebble = Pebble::start(Options::default());
+        pebble.proxy.fault(NEW_ORDER, 99, Fault::Answer(status, headers, body.into()));
+        let edge = edge(&pebble, "");
+        said(&edge, "no certificate was obtained");
+        let until = time(&record(&edge, NAME)["retry"]["not_before"]);
+        assert!(until > now() + 3590 && until < now() + 3600 * 13 / 10, "{until}");
+        let edge = edge.kill_and_start();
+        // Three looks at the clock: nothing is to be seen.
+        std::thread::sleep(std::time::Duration::from_secs(2));
+        assert_eq!(pebble.proxy.seen(NEW_ORDER).len(), 1);
+        drop(edge);
+    }
+}
+
+#[test]
+fn an_account_that_may_not_be_used_is_told_and_left_alone() {
+    let pebble = Pebble::start(Options::default());
+    let problem =
+        r#"{"type":"urn:ietf:params:acme:error:unauthorized","detail":"the account is deactivated"}"#;
+    pebble.proxy.fault(NEW_ORDER, 99, Fault::Answer(401, Vec::new(), problem.into()));
+    let edge = edge(&pebble, "");
+    let line = said(&edge, "no certificate was obtained");
+    assert!(line["failure"].as_str().unwrap().contains("deactivated"), "{line}");
+    let until = time(&record(&edge, NAME)["retry"]["not_before"]);
+    assert!(until > now() + 23 * 3600, "a day: {until}");
+    assert_eq!(pebble.proxy.seen(NEW_ORDER).len(), 1);
+    assert_eq!(pebble.proxy.seen(NEW_ACCOUNT).len(), 1);
+}
+
+#[test]
+fn when_the_first_ca_keeps_failing_the_next_is_asked() {
+    let mut first = Pebble::start(Options::default());
+    let second = Pebble::start(Options::default());
+    first.end();
+    // Both CAs' APIs are trusted, and both look at the same edge.
+    let roots = first.folder.path().join("both.pem");
+    let both =
+        [first.ca_root(), second.ca_root()].map(|path| std::fs::read_to_string(path).unwrap()).concat();
+    std::fs::write(&roots, both).unwrap();
+    let text = super::config(&second, "", &[NAME])
+        .replace(&second.directory(), &first.directory())
+        .replace(&second.ca_root().display().to_string(), &roots.display().to_string())
+        .replace("email =", &format!("fallback = [{{ directory = \"{}\" }}]\nemail =", second.directory()));
+    let edge = crate::support::edge::Edge::start(&text);
+    said(&edge, "no certificate was obtained");
+    assert!(handshake(&second, &second.issuing_root(), NAME).is_err());
+    wait_for_handshake(&second, NAME, FIRST_RETRY);
+    assert_eq!((first.proxy.orders(), second.proxy.orders()), (0, 1));
+}
+
+fn now() -> i64 {
+    time::OffsetDateTime::now_utc().unix_timestamp()
+}
+
+fn time(value: &serde_json::Value) -> i64 {
+    let text = value.as_str().unwrap();
+    time::OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339)
+        .unwrap()
+        .unix_timestamp()
+}

@@ -1,0 +1,115 @@
+//! Renewals, under traffic.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use super::pebble::{Options, Pebble};
+use super::proxy::{Fault, NEW_ACCOUNT, NEW_ORDER, RENEWAL};
+use super::{NAME, edge, handshake, record, said, wait_for_handshake};
+use crate::support::PATIENCE;
+
+/// A life that lasts seconds, so that many of them fit into a test.
+const LIFE: u64 = 8;
+
+#[test]
+fn no_handshake_fails_and_no_order_is_spare() {
+    let pebble = Pebble::start(Options { lives: (90 * 86_400, LIFE), ..Options::default() });
+    let edge = edge(&pebble, "profile = \"short\"");
+    wait_for_handshake(&pebble, NAME, PATIENCE);
+    let (roots, over) = (pebble.issuing_root(), AtomicBool::new(false));
+    let visit = || {
+        let (mut leaves, mut count) = (BTreeSet::new(), 0);
+        while !over.load(Ordering::Relaxed) {
+            leaves.insert(handshake(&pebble, &roots, NAME).expect("a handshake under renewal"));
+            count += 1;
+        }
+        (leaves, count)
+    };
+    let seen = std::thread::scope(|scope| {
+        let visitors = [scope.spawn(visit), scope.spawn(visit)];
+        pebble.proxy.wait_for(NEW_ORDER, 6, Duration::from_secs(LIFE * 8));
+        over.store(true, Ordering::Relaxed);
+        visitors.map(|visitor| visitor.join().unwrap())
+    });
+    let (leaves, handshakes) = seen
+        .into_iter()
+        .reduce(|(mut a, n), (b, m)| {
+            a.extend(b);
+            (a, n + m)
+        })
+        .unwrap();
+    let orders = pebble.proxy.orders();
+    eprintln!("{handshakes} handshakes, {} certificates seen, {orders} orders", leaves.len());
+    assert!(
+        leaves.len() >= 5 && orders - leaves.len() <= 1,
+        "{} certificates, {orders} orders",
+        leaves.len()
+    );
+    drop(edge);
+}
+
+#[test]
+fn a_window_in_the_past_renews_at_once_and_says_what_is_replaced() {
+    let pebble = Pebble::start(Options::default());
+    let window = r#"{"suggestedWindow":{"start":"2026-01-01T00:00:00Z","end":"2026-01-02T00:00:00Z"},"explanationURL":"https://ca.test/why"}"#;
+    pebble.proxy.fault(RENEWAL, 1, Fault::Answer(200, vec![("retry-after", "21600".into())], window.into()));
+    let edge = edge(&pebble, "");
+    pebble.proxy.wait(NEW_ORDER, 2);
+    pebble.proxy.wait(RENEWAL, 2);
+    assert_eq!(said(&edge, "the CA suggests when to renew")["explanation"], "https://ca.test/why");
+    let orders = pebble.proxy.seen(NEW_ORDER);
+    assert!(orders[0].payload["replaces"].is_null());
+    assert!(orders[1].payload["replaces"].is_string(), "{:?}", orders[1]);
+    assert_eq!(pebble.proxy.orders(), 2, "and once is enough");
+}
+
+#[test]
+fn renewal_information_that_makes_no_sense_changes_nothing() {
+    for answer in [
+        "<html>not JSON</html>",
+        r#"{"suggestedWindow":{"start":"2026-01-02T00:00:00Z","end":"2026-01-01T00:00:00Z"}}"#,
+        r#"{"suggestedWindow":{"start":"yesterday","end":"tomorrow"}}"#,
+        "",
+    ] {
+        let pebble = Pebble::start(Options::default());
+        let headers = vec![("retry-after", "18446744073709551615".to_owned())];
+        pebble.proxy.fault(RENEWAL, 9, Fault::Answer(200, headers, answer.into()));
+        let edge = edge(&pebble, "");
+        wait_for_handshake(&pebble, NAME, PATIENCE);
+        edge.log().wait_json(0, "an opinion on it", |line| {
+            line["message"].as_str().is_some_and(|message| message.ends_with("the certificate's age decides"))
+        });
+        assert!(record(&edge, NAME)["ari"].is_null());
+        assert_eq!(pebble.proxy.orders(), 1, "{answer}");
+    }
+}
+
+#[test]
+fn a_replacement_that_the_ca_knows_of_is_ordered_without_saying_so() {
+    let pebble = Pebble::start(Options { lives: (90 * 86_400, LIFE), ..Options::default() });
+    let edge = edge(&pebble, "profile = \"short\"");
+    pebble.proxy.wait(RENEWAL, 1);
+    let problem = r#"{"type":"urn:ietf:params:acme:error:alreadyReplaced","detail":"no"}"#;
+    pebble.proxy.fault(NEW_ORDER, 1, Fault::Answer(409, Vec::new(), problem.into()));
+    pebble.proxy.wait_for(NEW_ORDER, 3, Duration::from_secs(3 * LIFE));
+    let orders = pebble.proxy.seen(NEW_ORDER);
+    assert!(orders[1].payload["replaces"].is_string() && orders[2].payload["replaces"].is_null());
+    drop(edge);
+}
+
+#[test]
+fn an_account_that_the_ca_has_forgotten_is_made_again_once() {
+    let mut pebble = Pebble::start(Options { lives: (90 * 86_400, LIFE), ..Options::default() });
+    let edge = edge(&pebble, "profile = \"short\"");
+    wait_for_handshake(&pebble, NAME, PATIENCE);
+    pebble.begin();
+    let start = Instant::now();
+    while handshake(&pebble, &pebble.issuing_root(), NAME).is_err() {
+        assert!(start.elapsed() < PATIENCE, "no certificate of the CA's new root");
+        std::thread::sleep(Duration::from_millis(20)); // the edge tells nobody outside
+    }
+    let accounts = pebble.proxy.seen(NEW_ACCOUNT).iter().filter(|seen| seen.status == 201).count();
+    assert_eq!(accounts, 2);
+    said(&edge, "the CA does not know the account; another is made");
+}
