@@ -11,6 +11,8 @@ use vestibule::acme::store::{EventKind, PendingOrder, Record, RecordId, Secret, 
 use vestibule::config::model::{Certificate, Config};
 use vestibule::name::HostPattern;
 
+use crate::support::client::{self, NAME, Wire};
+use crate::support::edge::{Edge, ROWS, run};
 use crate::tls::pki::{Ca, Pair};
 
 fn names(names: &[&str]) -> Vec<HostPattern> {
@@ -110,4 +112,92 @@ fn nothing_is_taken_over_where_nobody_asks() {
     store.save(&id, &record).unwrap();
     Lineages::read(&asked).take_over(&store, &asked, now);
     assert_eq!(store.load(&id).unwrap().unwrap(), record);
+}
+
+/// The CA is down, the store is new: what certbot has is served from the first handshake on, and sealed.
+#[test]
+fn a_first_start_needs_no_ca_where_certbot_has_been() {
+    let (home, ca) = (TempDir::new().unwrap(), Ca::new("root"));
+    let key = home.path().join("store.key");
+    fs::write(&key, [0x80; 32]).unwrap();
+    certbot(home.path(), NAME, &ca.server(&[NAME]));
+    let root = home.path().join("root.pem");
+    fs::write(&root, ca.pem()).unwrap();
+    let edge = Edge::start(&format!(
+        "{ROWS}[[site]]\ndomains = ['{NAME}']\nupstream = '127.0.0.1:9'\n[site.proxy]\nhold = '0s'\n\
+         [[site]]\ndomains = ['none.test']\nupstream = '127.0.0.1:9'\n\
+         [acme]\ndirectory = 'https://127.0.0.1:9/directory'\nimport = '{}'\n\
+         [store]\npath = 'store'\nkey = {{ file = '{}' }}\n",
+        home.path().display(),
+        key.display()
+    ));
+    let served = client::tls(edge.https(), &root, NAME, &[b"http/1.1"]).unwrap();
+    assert_eq!(Wire::new(served).get("/").unwrap().status, 502);
+    assert!(client::tls(edge.https(), &root, "none.test", &[b"http/1.1"]).is_err());
+    let file = edge.folder().join("vestibule.toml");
+    let certs = |words: &[&str]| {
+        let (code, stdout, stderr) = run(&[words, &["--config", file.to_str().unwrap()]].concat());
+        assert_eq!(code, Some(0), "{stderr}");
+        stdout
+    };
+    let listed = certs(&["certs"]);
+    assert!(
+        listed.contains(" root ") && listed.contains("none yet") && listed.contains(": 1 missing"),
+        "{listed}"
+    );
+    let page = certs(&["certs", "show", NAME]);
+    assert!(page.contains("source        acme, imported\n") && page.contains("imported  "), "{page}");
+    let folder = edge.folder().to_owned();
+    for entry in fs::read_dir(folder.join("store/acme/certificates")).unwrap() {
+        let path = entry.unwrap().path();
+        assert!(!fs::read_to_string(&path).unwrap_or_default().contains("PRIVATE KEY"), "{}", path.display());
+    }
+}
+
+/// Nobody runs: the store is shown, and nothing in it is touched.
+#[test]
+fn the_store_is_listed_where_no_edge_runs() {
+    let (folder, home, ca) = (TempDir::new().unwrap(), TempDir::new().unwrap(), Ca::new("root"));
+    certbot(home.path(), "app.example.com", &ca.server(&["app.example.com"]));
+    let config = config("'app.example.com'", home.path());
+    let store = Store::open(&folder.path().join("store"), None).unwrap();
+    Lineages::read(&config).take_over(&store, &config, OffsetDateTime::now_utc());
+    let file = folder.path().join("edge.toml");
+    let at = folder.path().display();
+    fs::write(
+        &file,
+        format!(
+            "[[site]]\ndomains = ['app.example.com', 'more.example.com']\nupstream = 'a:80'\n\
+             [[site]]\ndomains = ['app.example.com']\nports = [8443]\nupstream = 'a:80'\n\
+             [ports]\n443 = {{ serve = 'https', allow = ['public'] }}\n8443 = {{ serve = 'https', allow = ['public'] }}\n\
+             [store]\npath = '{at}/store'\n[admin]\nsocket = '{at}/none.sock'\n"
+        )
+        .replace("'a:80'\n[[site]]", "'a:80'\nports = [443]\n[[site]]"),
+    )
+    .unwrap();
+    let (code, stdout, stderr) = run(&["certs", "list", "--config", file.to_str().unwrap()]);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(
+        stdout.contains("app.example.com +1  none yet") && stdout.contains("app.example.com     root"),
+        "{stdout}"
+    );
+    assert!(stdout.ends_with("No edge runs here: this is what its store has.\n"), "{stdout}");
+}
+
+#[test]
+fn a_check_reads_the_secrets() {
+    let folder = TempDir::new().unwrap();
+    fs::write(folder.path().join("short.key"), "hunter2").unwrap();
+    let file = folder.path().join("edge.toml");
+    let text = "[[site]]\ndomains = ['app.example.com']\nupstream = 'a:80'\n\
+                [acme]\neab = { key_id = 'kid', hmac = { file = 'missing' } }\n[store]\nkey = { file = 'short.key' }\n";
+    fs::write(&file, text).unwrap();
+    let (code, _, stderr) = run(&["check", "--config", file.to_str().unwrap()]);
+    assert_eq!(code, Some(2), "{stderr}");
+    for expected in
+        ["not a key of 32 bytes", "(store.key)", "missing: the secret cannot be read", "(acme.eab.hmac)"]
+    {
+        assert!(stderr.contains(expected), "no {expected:?} in {stderr}");
+    }
+    assert!(!stderr.contains("hunter2"), "{stderr}");
 }

@@ -8,7 +8,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use vestibule::cli::check;
 use vestibule::config::model::{
-    Action, AddressHeader, Certificate, LogLevel, PathPattern, Serve, Target, TlsVersion,
+    Action, AddressHeader, Certificate, Challenge, LogLevel, PathPattern, SecretSource, Serve, Target,
+    TlsVersion,
 };
 use vestibule::config::schema;
 use vestibule::config::{self, Loaded};
@@ -99,12 +100,56 @@ fn the_smallest_file_has_the_defaults_of_the_product() {
     let site = &config.sites[0];
     assert_eq!((site.rows.len(), site.routes.len(), site.hsts), (2, 1, None));
     assert_eq!(site.certificate, Certificate::Internal);
+    let acme = &config.acme;
+    assert_eq!((acme.cas.len(), acme.cas[0].name.as_str(), &acme.email), (1, "letsencrypt", &None));
+    assert_eq!(acme.cas[0].directory, "https://acme-v02.api.letsencrypt.org/directory");
+    assert!(acme.cas[0].staging.is_some() && acme.challenge.is_none() && acme.ca_root.is_none());
+    assert_eq!(acme.import.as_deref(), Some(Path::new("/etc/letsencrypt")));
+    assert!(config.store.key.is_none());
     assert_eq!((config.limits.connections, config.limits.body), (20_000, 64 << 20));
     assert_eq!(config.limits.idle_timeout.as_secs(), 75);
     assert_eq!(config.store.path, Path::new("certs"));
     assert_eq!((config.log.level, config.process.grace.as_secs()), (LogLevel::Info, 30));
     assert!(config.process.workers > 0);
     assert!(config.client_address.is_none());
+}
+
+#[test]
+fn a_ca_is_chosen_with_all_that_belongs_to_it() {
+    let loaded = load(
+        "conf/edge.toml",
+        r#"
+        [acme]
+        email = "ops@example.com"
+        directory = "zerossl"
+        eab = { key_id = "kid", hmac = { file = "secret/eab" } }
+        fallback = [{ directory = "https://ca.example/directory", profile = "tlsserver" }]
+        challenge = "tls-alpn-01"
+        ca_root = "ca.pem"
+        import = false
+        [store]
+        key = { env = "STORE_KEY" }
+        [[site]]
+        domains = ["app.example.com"]
+        upstream = "django:8000"
+        "#,
+    );
+    let config = &loaded.config;
+    assert_eq!(config.sites[0].certificate, Certificate::Acme);
+    let [first, second] = config.acme.cas.as_slice() else { panic!("{:?}", config.acme) };
+    assert_eq!(first.directory, "https://acme.zerossl.com/v2/DV90");
+    let eab = first.eab.as_ref().unwrap();
+    assert_eq!(
+        (eab.key_id.as_str(), &eab.hmac.source),
+        ("kid", &SecretSource::File("conf/secret/eab".into()))
+    );
+    assert_eq!((second.profile.as_deref(), &second.staging), (Some("tlsserver"), &None));
+    assert_eq!(config.acme.challenge, Some(Challenge::TlsAlpn01));
+    assert_eq!(
+        (config.acme.ca_root.as_deref(), &config.acme.import),
+        (Some(Path::new("conf/ca.pem")), &None)
+    );
+    assert_eq!(config.store.key.as_ref().unwrap().source, SecretSource::Env("STORE_KEY".into()));
 }
 
 #[test]
@@ -257,6 +302,14 @@ SITE tools.example.com
   hsts         off
   who          public
   routes       /  public  → unix:/run/tools.sock
+
+SITE shop.example.com
+  redirected   www.shop.example.com
+  ports        80, 443
+  certificate  acme (letsencrypt)
+  hsts         365d
+  who          public
+  routes       /  public  → shop:8000
 ";
     assert_eq!(shown, expected, "{}", diff(expected, &shown));
 }

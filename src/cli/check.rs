@@ -4,11 +4,13 @@ use std::fmt::Write as _;
 use std::io::{self, Write as _};
 
 use super::{ConfigFile, Failure, files, print};
+use crate::acme::store::{self, Seal};
 use crate::addr::{Gate, Source};
 use crate::config::model::{
-    Action, Bind, Certificate, Config, FileCache, Files, PathPattern, Route, Row, RowId, Serve, Site, Target,
+    Action, Bind, Certificate, Config, FileCache, Files, PathPattern, Place, Route, Row, RowId, Secret,
+    Serve, Site, Target,
 };
-use crate::config::problem::render;
+use crate::config::problem::{Problem, Problems, render};
 use crate::config::{self, Loaded, show_duration};
 use crate::runtime;
 use crate::snapshot::Snapshot;
@@ -25,11 +27,41 @@ pub(super) fn run(config: ConfigFile) -> Result<(), Failure> {
         runtime::assume(loaded.config.process.user.as_deref()).map_err(Failure::new)?;
     }
     let shared = Shared::new().map_err(Failure::new)?;
-    let more = Snapshot::check(&loaded, &shared)?;
+    let mut more = Snapshot::check(&loaded, &shared)?;
+    Problems::check(&loaded.source, secrets(&loaded.config))?;
+    more.extend(volatile(&loaded.config));
     print(&report(&loaded))?;
     let warnings = loaded.warning_text() + &render("warning", &loaded.source, &more);
     let _ = io::stderr().write_all(warnings.as_bytes());
     Ok(())
+}
+
+/// Whether certificates come from a CA at all: what is only for them is else of no interest.
+fn asks_a_ca(config: &Config) -> bool {
+    config.sites.iter().any(|site| site.certificate == Certificate::Acme)
+}
+
+/// Secrets that cannot be read, or are not what they should be.
+fn secrets(config: &Config) -> Vec<Problem> {
+    if !asks_a_ca(config) {
+        return Vec::new();
+    }
+    let wrong = |secret: &Secret, use_it: &dyn Fn(&[u8]) -> Result<(), String>| {
+        let message = secret.read().and_then(|bytes| use_it(&bytes)).err()?;
+        Some(Problem::new(secret.place.clone(), message, ""))
+    };
+    let key =
+        config.store.key.iter().filter_map(|key| {
+            wrong(key, &|bytes| Seal::new(bytes).map(drop).map_err(|error| error.to_string()))
+        });
+    let bindings = config.acme.cas.iter().filter_map(|ca| ca.eab.as_ref());
+    key.chain(bindings.filter_map(|eab| wrong(&eab.hmac, &|_| Ok(())))).collect()
+}
+
+/// A store that would not outlive the machine or the container.
+fn volatile(config: &Config) -> Option<Problem> {
+    let message = store::volatile(&config.store.path).filter(|_| asks_a_ca(config))?;
+    Some(Problem::new(Place { path: "store.path".into(), ..Place::default() }, message, ""))
 }
 
 /// The matrix and the sites, as plain text that ends in a line feed.
@@ -136,7 +168,10 @@ fn describe(out: &mut String, config: &Config, site: &Site) {
     }
     fact("ports", &rows(config, &site.rows));
     match &site.certificate {
-        Certificate::Acme => fact("certificate", "acme"),
+        Certificate::Acme => {
+            let cas: Vec<&str> = config.acme.cas.iter().map(|ca| ca.name.as_str()).collect();
+            fact("certificate", &format!("acme ({})", cas.join(", then ")));
+        }
         Certificate::Internal => fact("certificate", "internal (the edge's own CA)"),
         Certificate::Files { cert, key } => {
             fact("certificate", &cert.display().to_string());

@@ -226,11 +226,11 @@ pub fn volatile(path: &Path) -> Option<String> {
     let shown = path.display();
     match kind {
         OVERLAYFS_SUPER_MAGIC => Some(format!(
-            "[store] path: {shown} lies on a container's own layer: certificates are lost with the container, and the CA's \
+            "{shown} lies on a container's own layer: certificates are lost with the container, and the CA's \
              limits may refuse new ones for a week; mount a volume there"
         )),
         TMPFS_MAGIC => Some(format!(
-            "[store] path: {shown} lies in memory: certificates are lost at the next start, and the CA's limits may refuse \
+            "{shown} lies in memory: certificates are lost at the next start, and the CA's limits may refuse \
              new ones for a week; name a directory on a disk"
         )),
         _ => None,

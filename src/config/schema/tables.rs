@@ -79,7 +79,7 @@ pub static PORT: Table = Table {
             "serve",
             Choice(&["http", "https"]),
             Wrong,
-            "What it speaks: http only redirects to https, https serves the sites",
+            "What it speaks: http only redirects to https and answers a CA, https serves the sites",
         ),
         key("allow", Sources, Wrong, "Who may connect; \"public\" is everyone"),
         key("deny", Sources, Nothing, "Who may not, even where `allow` names them"),
@@ -132,9 +132,9 @@ pub static SITE: Table = Table {
         key("deny", Sources, Nothing, "Who may not, even where `allow` names them"),
         key(
             "certificate",
-            Either("\"internal\" or { cert = \"….pem\", key = \"….pem\" }"),
+            Either("\"acme\", \"internal\" or { cert = \"….pem\", key = \"….pem\" }"),
             Is("acme"),
-            "\"internal\": the edge's own CA, for development. Files are watched",
+            "\"acme\": a CA, as [acme] says. \"internal\": the edge's own CA, for development. Files are watched",
         ),
         key(
             "client_ca",

@@ -132,14 +132,14 @@ fn rows(table: &Table<'_>, ports: &Ports) -> Vec<RowId> {
 
 fn certificate(table: &Table<'_>, home: &Home<'_>) -> (Option<Certificate>, Place) {
     let Some(value) = table.get("certificate") else {
-        return (Some(Certificate::Acme), table.place.clone());
+        return (table.lacks("certificate").then_some(Certificate::Acme), table.place.clone());
     };
     let place = value.place.clone();
     let certificate = match value.node.as_str() {
         Some("internal") => Some(Certificate::Internal),
         Some("acme") => Some(Certificate::Acme),
         Some(text) => {
-            let near = did_you_mean(text, WORDS.iter().copied());
+            let near = did_you_mean(text, ["acme", "internal"].into_iter());
             value.refuse(
                 format!("{text:?} is not a certificate"),
                 if near.is_empty() { CERTIFICATE_HELP } else { &near },
