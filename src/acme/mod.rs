@@ -28,3 +28,8 @@ mod solve;
 pub mod store;
 mod tend;
 mod watchful;
+
+/// When a certificate is to be renewed as far as is known now, and why.
+pub fn due(record: &store::Record, now: time::OffsetDateTime) -> renewal::Decision {
+    tend::decide(record, true, now)
+}

@@ -442,7 +442,7 @@ pub(super) fn shown(names: &[HostPattern]) -> String {
     names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-fn decide(record: &Record, usable: bool, now: OffsetDateTime) -> Decision {
+pub(super) fn decide(record: &Record, usable: bool, now: OffsetDateTime) -> Decision {
     let Some(bundle) = record.bundle.as_ref().filter(|_| usable) else { return renewal::decide(None, now) };
     let leaf = leaf_of(bundle);
     let revoked =

@@ -2,20 +2,19 @@
 
 use std::sync::Arc;
 
+use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use time::{Duration, OffsetDateTime};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::acme;
 use crate::acme::command::Command;
+use crate::acme::renewal::Decision;
 use crate::acme::store::{self, EventKind, Record, RecordId, StoreError, look, sets};
 use crate::admin::certificates::{Certificate, Certificates, Event, Failure, Next, Told, Wish};
 use crate::config::model::{self, Config};
 use crate::name::HostPattern;
 use crate::snapshot::Snapshot;
 use crate::tls::InUse;
-
-/// A certificate with a life shorter than this is renewed when half of it is over.
-const SHORT_LIFE: Duration = Duration::days(10);
 
 /// Every certificate of a running configuration. Reads the disk.
 pub(super) fn running(snapshot: &Snapshot) -> Certificates {
@@ -124,7 +123,7 @@ fn certificate(source: &str, in_use: InUse, record: Option<Record>) -> Certifica
 }
 
 fn with_record(plain: Certificate, record: Record) -> Certificate {
-    let next = next(&record).map(|(at, why)| Next { at: text(at), why });
+    let (at, why) = next(&record);
     let Record { bundle, order, ari, retry, history, .. } = record;
     let failure = retry.last_error.filter(|_| retry.failures > 0);
     let event = |event: store::Event| Event {
@@ -133,7 +132,7 @@ fn with_record(plain: Certificate, record: Record) -> Certificate {
         detail: event.detail,
     };
     Certificate {
-        next,
+        next: Some(Next { at: text(at), why }),
         failure: failure.map(|error| Failure { tries: retry.failures, error, names: retry.per_name }),
         imported: bundle.as_ref().is_some_and(|bundle| bundle.imported),
         profile: bundle.as_ref().and_then(|bundle| bundle.profile.clone()),
@@ -146,17 +145,14 @@ fn with_record(plain: Certificate, record: Record) -> Certificate {
 }
 
 /// When the next order is due, and why.
-fn next(record: &Record) -> Option<(OffsetDateTime, String)> {
+fn next(record: &Record) -> (OffsetDateTime, String) {
     if let Some(at) = record.retry.not_before.filter(|_| record.retry.failures > 0) {
-        return Some((at, format!("the try after {} that failed", record.retry.failures)));
+        return (at, format!("the try after {} that failed", record.retry.failures));
     }
-    let bundle = record.bundle.as_ref()?;
-    let life = bundle.not_after - bundle.not_before;
-    let (part, share) = if life < SHORT_LIFE { (2, "half") } else { (3, "a third") };
-    let age = bundle.not_after - life / part;
-    match &record.ari {
-        Some(ari) => Some((ari.chosen, "the CA's window".to_owned())),
-        None => Some((age, format!("{share} of its life is left"))),
+    let now = OffsetDateTime::now_utc();
+    match acme::due(record, now) {
+        Decision::Keep { until, why } => (until, why.text().to_owned()),
+        Decision::Renew(why) => (now, why.text().to_owned()),
     }
 }
 

@@ -22,8 +22,6 @@ const HSTS: Duration = Duration::from_hours(365 * 24);
 const CERTIFICATE_HELP: &str = "leave it out for one from the CA in [acme], or write certificate = \"internal\" for the \
                                 edge's own CA (development), or certificate = { cert = \"….pem\", key = \"….pem\" }";
 
-/// The certificates that have a name.
-const WORDS: &[&str] = &["acme", "internal"];
 /// The most names that a CA puts into one certificate.
 const MAX_NAMES: usize = 100;
 
