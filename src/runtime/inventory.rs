@@ -144,15 +144,13 @@ fn with_record(plain: Certificate, record: Record) -> Certificate {
     }
 }
 
-/// When the next order is due, and why.
+/// When the next order is due, and why. A try that a person asked for and that failed puts nothing forward.
 fn next(record: &Record) -> (OffsetDateTime, String) {
-    if let Some(at) = record.retry.not_before.filter(|_| record.retry.failures > 0) {
-        return (at, format!("the try after {} that failed", record.retry.failures));
-    }
-    let now = OffsetDateTime::now_utc();
-    match acme::due(record, now) {
-        Decision::Keep { until, why } => (until, why.text().to_owned()),
-        Decision::Renew(why) => (now, why.text().to_owned()),
+    let (now, retry) = (OffsetDateTime::now_utc(), &record.retry);
+    match (acme::due(record, now), retry.not_before.filter(|at| retry.failures > 0 && now < *at)) {
+        (Decision::Keep { until, why }, _) => (until, why.text().to_owned()),
+        (Decision::Renew(_), Some(at)) => (at, format!("the try after {} that failed", retry.failures)),
+        (Decision::Renew(why), None) => (now, why.text().to_owned()),
     }
 }
 
@@ -170,4 +168,49 @@ fn word(kind: EventKind) -> &'static str {
 
 fn text(at: OffsetDateTime) -> String {
     at.truncate_to_second().format(&Rfc3339).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use time::Duration;
+
+    use super::*;
+    use crate::acme::store::{Bundle, Secret};
+
+    fn record(left: Duration, failures: u32) -> Record {
+        let now = OffsetDateTime::now_utc();
+        let mut record = Record::new(vec![HostPattern::parse("a.example").unwrap()]);
+        record.bundle = Some(Bundle {
+            key_pem: Secret::new(""),
+            chain_pem: String::new(),
+            directory: String::new(),
+            profile: None,
+            issued: now,
+            not_before: now + left - Duration::days(90),
+            not_after: now + left,
+            ari_id: None,
+            imported: false,
+        });
+        record.retry.failures = failures;
+        record.retry.not_before = Some(now + Duration::minutes(10));
+        record
+    }
+
+    #[test]
+    fn the_next_try_is_told_where_one_is_due() {
+        for (left, failures, days, why) in [
+            (89, 0, 58, "its age"),
+            (89, 2, 58, "its age"),
+            (10, 0, 0, "its age"),
+            (10, 2, 0, "the try after 2 that failed"),
+            (-1, 0, 0, "it has expired"),
+        ] {
+            let (at, told) = next(&record(Duration::days(left), failures));
+            assert_eq!(
+                ((at - OffsetDateTime::now_utc()).whole_days(), told.as_str()),
+                (days, why),
+                "{left} {failures}"
+            );
+        }
+    }
 }
