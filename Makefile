@@ -2,7 +2,7 @@
 
 .PHONY: demo demo-check test test-containers bench lint docs clean
 
-demo:            ## a real Django behind the edge, until Ctrl-C
+demo:            ## a real Django behind the edge, until Ctrl-C; ACME=1: with a certificate from a CA (pebble)
 	@scripts/demo
 
 demo-check:      ## the same, tried by a script that ends with 0 or 1

@@ -1,5 +1,6 @@
 """Starts gunicorn, uvicorn and the edge, says what to try, and shows the access log until Ctrl-C.
 
+With ACME=1 the certificate comes from a CA, pebble, as it would from Let's Encrypt.
 With --check it runs demo_check.py against them instead, and exits with its answer.
 """
 
@@ -16,10 +17,13 @@ import threading
 from contextlib import ExitStack
 from pathlib import Path
 
+from demo_ca import Pebble
+
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "build" / "demo"
 VENV = ROOT / "build" / "venv" / "bin"
-CA = DEMO / "certs" / "internal" / "root.pem"
+ACME = os.environ.get("ACME") == "1"
+CA = DEMO / "ca" / "root.pem" if ACME else DEMO / "certs" / "internal" / "root.pem"
 PATIENCE = 60  # seconds that a part may take to come up
 
 
@@ -49,10 +53,12 @@ def run(edge, check, parts):
     asgi_port = start_django(sockets / "gunicorn.sock", parts)
     https, http, families = choose_ports()
     config = DEMO / "vestibule.toml"
-    config.write_text(configuration(sockets, asgi_port, https, http, families))
+    ca = start_ca(https, http, parts) if ACME else None
+    config.write_text(configuration(sockets, asgi_port, https, http, families, ca))
 
     output = open(DEMO / "access.log", "w") if check else None
-    serving, _ = start("vestibule", [edge, "serve", "--config", config], r"\bready\b", parts, stdout=output)
+    up = r"a certificate was obtained and is in use" if ACME else r"\bready\b"
+    serving, _ = start("vestibule", [edge, "serve", "--config", config], up, parts, stdout=output)
     if check:
         return subprocess.call([VENV / "python", ROOT / "scripts/demo_check.py", str(https), str(http), CA])
     print(what_to_try(https, http), flush=True)
@@ -78,15 +84,36 @@ def start_django(unix_socket, parts):
     return int(running.group(1))
 
 
+def start_ca(https, http, parts):
+    """pebble, which looks at the edge's own ports."""
+    ca = Pebble(ROOT, DEMO / "ca", any_port, http, https)
+    # What an older pebble issued, nobody trusts any more.
+    shutil.rmtree(DEMO / "certs" / "acme", ignore_errors=True)
+    for name, command, ready in [
+        ("pebble-challtestsrv", ca.dns(), r"Starting"),
+        ("pebble", ca.command(), r"ACME directory available"),
+    ]:
+        # Their log is what they print.
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "env": os.environ | {"PEBBLE_VA_NOSLEEP": "1"}}
+        child = subprocess.Popen(list(map(str, command)), text=True, **options)
+        watch(name, child, child.stdout, ready, parts)
+    ca.write_root()
+    return ca
+
+
 def start(name, command, ready, parts, **options):
     """Starts a child whose log (its stderr) goes to a file, and waits for the line that says it is ready."""
     child = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True, **options)
+    return watch(name, child, child.stderr, ready, parts)
+
+
+def watch(name, child, lines, ready, parts):
     parts.callback(end, child)
     log, found, matched = DEMO / f"{name}.log", threading.Event(), []
 
     def follow():
         with open(log, "w") as file:
-            for line in child.stderr:
+            for line in lines:
                 file.write(line)
                 file.flush()
                 if not matched and (match := re.search(ready, line)):
@@ -123,10 +150,14 @@ def choose(wanted, families):
     for _ in range(50):
         if all(free(host.strip("[]"), family, wanted) for host, family in families):
             return wanted
-        with socket.socket() as any_port:
-            any_port.bind(("127.0.0.1", 0))
-            wanted = any_port.getsockname()[1]
+        wanted = any_port()
     raise Failed("no free port on the loopback addresses")
+
+
+def any_port():
+    with socket.socket() as attempt:
+        attempt.bind(("127.0.0.1", 0))
+        return attempt.getsockname()[1]
 
 
 def free(host, family, port):
@@ -139,7 +170,7 @@ def free(host, family, port):
         return False
 
 
-def configuration(sockets, asgi_port, https, http, families):
+def configuration(sockets, asgi_port, https, http, families, ca):
     rows = [f'"{host}:{https}" = {{ serve = "https", allow = ["public"] }}' for host in families]
     rows += [f'"{host}:{http}" = {{ serve = "http",  allow = ["public"] }}' for host in families]
     return f"""# Written by `make demo`. Yours to change: `kill -HUP` the edge, and it is read again.
@@ -149,7 +180,7 @@ def configuration(sockets, asgi_port, https, http, families):
 [[site]]
 domains     = ["app.localhost"]
 upstream    = "unix:{sockets}/gunicorn.sock"
-certificate = "internal"
+certificate = "{"acme" if ca else "internal"}"
 hsts        = false    # a browser that remembers it would refuse http on this name's other ports
 
   [[site.route]]
@@ -159,6 +190,7 @@ hsts        = false    # a browser that remembers it would refuse http on this n
   path     = "/events/"
   upstream = "127.0.0.1:{asgi_port}"
 
+{ca.table() if ca else ""}
 [store]
 path = "{DEMO}/certs"
 
@@ -176,7 +208,7 @@ def what_to_try(https, http):
     curl = f"curl --cacert {ca}"
     return f"""
   Django, through vestibule:  {url}/
-  Its own CA, to import into a browser:  {CA}
+  {"The CA, a pebble" if ACME else "Its own CA"}, to import into a browser:  {CA}
 
   Try
     the page, over HTTP/2          {curl} -sD- {url}/
