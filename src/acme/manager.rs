@@ -18,7 +18,7 @@ use super::import::Lineages;
 use super::pace::Pace;
 use super::settings::{CaSettings, Settings};
 use super::solve::{Answers, Method};
-use super::store::{EventKind, Record, RecordId, Seal, Store};
+use super::store::{CaPause, EventKind, Record, RecordId, Seal, Store};
 use super::tend::{Asked, Memory, Tending};
 use crate::config::model::{Certificate, Serve, Site};
 use crate::snapshot::{Live, Snapshot};
@@ -272,12 +272,15 @@ fn methods(snapshot: &Snapshot, site: &Site, named: Option<Method>) -> Vec<Metho
     }
 }
 
-/// The orders that other processes made of late, out of the store.
+/// The orders that other processes made of late, and what CAs asked of them, out of the store.
 async fn recalled(store: &Arc<Store>) -> Pace {
     let read = |store: &Store| {
         let mut pace = Pace::default();
         for id in store.list()? {
             let Ok(Some(record)) = store.load(&id) else { continue };
+            if let Some(CaPause { directory, until }) = &record.retry.ca_pause {
+                pace.pause(directory, *until);
+            }
             let directory = record.bundle.as_ref().map(|bundle| bundle.directory.as_str());
             let pending = record.order.as_ref().map(|order| order.directory.as_str());
             let Some(directory) = pending.or(directory) else { continue };

@@ -14,7 +14,7 @@ use super::manager::{Common, TICK};
 use super::order::{Job, Keep, Leaf, certificate_identifier};
 use super::renewal::{self, Decision, Subject, Why, Window};
 use super::solve::Method;
-use super::store::{Ari, Bundle, EventKind, Lock, Record, RecordId, Store};
+use super::store::{Ari, Bundle, CaPause, EventKind, Lock, Record, RecordId, Store};
 use super::{preflight, watchful};
 use crate::name::HostPattern;
 use crate::tls::SiteTls;
@@ -187,7 +187,7 @@ impl Tending {
             match self.order_at(index, &mut record, memory).await {
                 Ok(()) => return Ok((self.install(&record, memory), Ok(self.obtained(&record)))),
                 Err(failure) => {
-                    self.pause(ca, &failure);
+                    self.pause(ca, &failure, &mut record);
                     let next_may_do_better = failure.is_theirs();
                     last = Some(Ok(failure));
                     if !next_may_do_better {
@@ -341,10 +341,12 @@ impl Tending {
         at.min(now + TICK)
     }
 
-    /// A CA that asks to be left alone is left alone for every name.
-    fn pause(&self, ca: &Ca, failure: &Failure) {
+    /// A CA that asks to be left alone is left alone for every name, by the next process too.
+    fn pause(&self, ca: &Ca, failure: &Failure, record: &mut Record) {
         if let Some(wait) = failure.retry_after().and_then(|wait| Duration::try_from(wait).ok()) {
-            self.common.pace.borrow_mut().pause(&ca.directory, OffsetDateTime::now_utc() + wait);
+            let (directory, until) = (ca.directory.clone(), OffsetDateTime::now_utc() + wait);
+            self.common.pace.borrow_mut().pause(&directory, until);
+            record.retry.ca_pause = Some(CaPause { directory, until });
         }
     }
 

@@ -1,5 +1,6 @@
 //! Certificates from a real CA (pebble), with a fault proxy before it.
 
+mod command;
 mod faults;
 mod obtain;
 mod pebble;

@@ -28,7 +28,9 @@ use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 
 pub use id::RecordId;
-pub use record::{AccountRecord, Ari, Bundle, Event, EventKind, PendingOrder, Record, Retry, Secret};
+pub use record::{
+    AccountRecord, Ari, Bundle, CaPause, Event, EventKind, PendingOrder, Record, Retry, Secret,
+};
 pub use seal::{KeyError, Seal};
 
 pub use crate::tls::sets;

@@ -132,6 +132,9 @@ pub struct Retry {
     /// No try before then.
     #[serde(default, with = "rfc3339::option")]
     pub not_before: Option<OffsetDateTime>,
+    /// A CA that asked to be left alone, for every name, and until when.
+    #[serde(default)]
+    pub ca_pause: Option<CaPause>,
     /// Why the last try failed.
     #[serde(default)]
     pub last_error: Option<String>,
@@ -141,6 +144,16 @@ pub struct Retry {
     /// Whether the CA's staging directory issued since the last failure.
     #[serde(default)]
     pub staging_ok: bool,
+}
+
+/// A CA's Retry-After (RFC 9110 section 10.2.3).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaPause {
+    /// The URL of its directory.
+    pub directory: String,
+    /// When it may be asked again.
+    #[serde(with = "rfc3339")]
+    pub until: OffsetDateTime,
 }
 
 /// Something that happened to a certificate.
