@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use instant_acme::{Account, AccountCredentials, Error, ExternalAccountKey, NewAccount};
 use time::OffsetDateTime;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 
 use super::client::Client;
 use super::failure::{Failure, patiently};
 use super::settings::CaSettings;
 use super::store::{AccountRecord, Store, StoreError};
 
+/// How many threads wait for the store at once: a thousand certificates are no reason for a thousand threads.
+static DISK: Semaphore = Semaphore::const_new(4);
 /// How long an account's key is used.
 const KEY_LIFE: time::Duration = time::Duration::days(365);
 
@@ -167,6 +169,7 @@ pub(super) async fn on_disk<T: Send + 'static>(
     store: &Arc<Store>,
     work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, Failure> {
+    let _turn = DISK.acquire().await;
     let store = Arc::clone(store);
     match tokio::task::spawn_blocking(move || work(&store)).await {
         Ok(done) => Ok(done?),

@@ -389,6 +389,23 @@ mod tests {
         assert!(client.judge(response).is_ok(), "the library sees a bad nonce");
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_ca_that_says_nothing_is_given_up() {
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = Client::new(ClientTls::trusting(&any_root()).unwrap());
+        let uri = format!("https://{}/dir", silent.local_addr().unwrap());
+        let request = Request::builder().uri(uri).body(Full::default()).unwrap();
+        let begin = tokio::time::Instant::now();
+        let error = client.exchange(request).await.unwrap_err();
+        assert!(error.to_string().ends_with("cannot be reached: it took too long"), "{error}");
+        assert!(begin.elapsed() <= SETUP + CONNECT, "{:?}", begin.elapsed());
+    }
+
+    fn any_root() -> Vec<u8> {
+        let params = rcgen::CertificateParams::default();
+        params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem().into_bytes()
+    }
+
     #[test]
     fn authorities_are_split() {
         for (authority, expected) in [

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::task::spawn_local;
 use tokio::time::timeout;
 
@@ -17,6 +18,8 @@ use crate::name::HostPattern;
 
 /// How long the look at one name may take.
 const LIMIT: Duration = Duration::from_secs(5);
+/// How many certificates' names are looked at at once.
+static LOOKS: Semaphore = Semaphore::const_new(2);
 /// The longest answer that is read, in octets.
 const MAX_ANSWER: u64 = 4096;
 
@@ -25,6 +28,7 @@ pub(super) fn spawn(tending: &Tending, names: &[HostPattern]) {
     let (answers, names) = (Rc::clone(&tending.common.answers), names.to_vec());
     let by_http = tending.methods.first() == Some(&Method::Http01);
     spawn_local(async move {
+        let _turn = LOOKS.acquire().await;
         for name in names.iter().filter(|name| matches!(name, HostPattern::Exact(_))) {
             let name = name.to_string();
             let seen = timeout(LIMIT, look(&answers, &name, by_http)).await;

@@ -96,6 +96,8 @@ impl Tending {
             }
         };
         let mut memory = memory.borrow_mut();
+        // Never far ahead: the clock may jump, and another edge may be faster.
+        let next = next.min(OffsetDateTime::now_utc() + TICK);
         memory.next = Some(next).filter(|_| memory.asked.is_empty());
     }
 
@@ -138,11 +140,11 @@ impl Tending {
             }
         }
         match decide(&record, usable, now) {
-            Decision::Keep { until, .. } if !asked => return quiet(until.min(now + TICK)),
+            Decision::Keep { until, .. } if !asked => return quiet(until),
             _ => {}
         }
         if let Some(wait) = record.retry.not_before.filter(|at| now < *at && !asked) {
-            return quiet(wait.min(now + TICK));
+            return quiet(wait);
         }
         let Ok(_room) = self.common.room.acquire().await else { return quiet(now + TICK) };
         let Some(_lock) = self.lock().await? else { return quiet(now + OTHERS) };
@@ -168,10 +170,6 @@ impl Tending {
         if !usable {
             record.bundle = None;
         }
-        if !std::mem::replace(&mut memory.borrow_mut().inspected, true) || record.retry.failures > 0 {
-            preflight::spawn(self, &record.names);
-        }
-        tracing::info!(certificate = %self.id, names = %shown(&self.names), why = why.text(), "a certificate is ordered");
         let mut last = None;
         for index in self.order_of_cas(&record) {
             let Some(ca) = self.common.cas.get(index) else { continue };
@@ -184,6 +182,9 @@ impl Tending {
                 }
                 continue;
             }
+            self.inspect(&record, memory);
+            let (names, ca_url) = (shown(&self.names), &ca.directory);
+            tracing::info!(certificate = %self.id, names, why = why.text(), ca = ca_url, "a certificate is ordered");
             match self.order_at(index, &mut record, memory).await {
                 Ok(()) => return Ok((self.install(&record, memory), Ok(self.obtained(&record)))),
                 Err(failure) => {
@@ -203,6 +204,13 @@ impl Tending {
                 Ok((until, Err(told)))
             }
             None => Err(none_left()),
+        }
+    }
+
+    /// Looks at the names before the first order, and after failures.
+    fn inspect(&self, record: &Record, memory: &RefCell<Memory>) {
+        if !std::mem::replace(&mut memory.borrow_mut().inspected, true) || record.retry.failures > 0 {
+            preflight::spawn(self, &record.names);
         }
     }
 
@@ -338,7 +346,7 @@ impl Tending {
         let _ = Kept { tending: self, memory }.keep(&record).await;
         let (names, next_try) = (shown(&self.names), watchful::text(at));
         tracing::warn!(certificate = %self.id, names, %failure, failures, next_try, "no certificate was obtained");
-        at.min(now + TICK)
+        at
     }
 
     /// A CA that asks to be left alone is left alone for every name, by the next process too.

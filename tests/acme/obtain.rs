@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
 use super::pebble::{Options, Pebble, rows};
 use super::proxy::{CHALLENGE, Fault, NEW_ACCOUNT, NEW_ORDER};
@@ -143,4 +144,24 @@ fn while_the_ca_is_down_the_edge_serves_and_then_recovers() {
     wait_for_handshake(&pebble, NAME, FIRST_RETRY);
     assert_eq!(pebble.proxy.orders(), 1);
     assert_eq!(pebble.proxy.seen(NEW_ORDER).len(), 1);
+}
+
+/// As many sites as an edge may have in one file: the CA's limit on orders is held, and nobody waits for the others.
+#[test]
+#[ignore = "takes a minute, and half of a machine"]
+fn a_thousand_sites_keep_to_the_cas_limits() {
+    let pebble = Pebble::start(Options { trusting: true, ..Options::default() });
+    let names: Vec<String> = (0..1000).map(|number| format!("site-{number}.test")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let begin = Instant::now();
+    let edge = Edge::start(&config(&pebble, "", &names));
+    eprintln!("1,000 sites are ready after {:?}", begin.elapsed());
+    pebble.proxy.wait_for(NEW_ORDER, 280, Duration::from_mins(5));
+    eprintln!("280 orders after {:?}", begin.elapsed());
+    // As long as all others would take.
+    std::thread::sleep(Duration::from_secs(20));
+    assert_eq!(pebble.proxy.orders(), 280);
+    let status = fs::read_to_string(format!("/proc/{}/status", edge.pid())).unwrap();
+    eprintln!("{}", status.lines().find(|line| line.starts_with("VmRSS")).unwrap());
+    handshake(&pebble, &pebble.issuing_root(), "site-0.test").unwrap();
 }
