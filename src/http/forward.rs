@@ -18,7 +18,6 @@ use crate::addr::{ClientAddr, Permit, Route};
 use crate::fault::Fault;
 use crate::upstream::{Answer, Call, Outgoing, Upstream};
 use crate::wire::Known;
-use crate::wire::head::members;
 use crate::wire::{Body, Framing, Head, framing};
 
 /// Sends the request and waits for the head of the answer; interim answers go to the client as they come.
@@ -46,7 +45,7 @@ pub(super) async fn forward(
     if files::is_handed_over(&answer.head) {
         return Box::pin(files::follow(exchange, &answer, call)).await;
     }
-    response(exchange, request, upstream, &answer, call)
+    response(exchange, request, upstream, answer, call)
 }
 
 /// The request as it goes out. Where bodies are buffered it is read to its end first, and goes out with its length,
@@ -170,7 +169,8 @@ fn websocket_key(id: &str) -> String {
 /// Copies field lines but those that `dropped` names and those that Connection names (RFC 9110 section 7.6.1). Several
 /// Cookie lines become one: WSGI would join them with commas, which cookies do not understand.
 fn copy_fields(out: &mut Vec<u8>, head: &Head, dropped: impl Fn(Known) -> bool) {
-    let passes = |name: &[u8], known| !dropped(known) && !is_named_by_connection(head, name);
+    let nominated = head.nominated();
+    let passes = |name: &[u8], known| !dropped(known) && !is_among(&nominated, name);
     for field in head.fields().filter(|field| field.known != Known::Cookie && passes(field.name, field.known))
     {
         out.extend_from_slice(field.name);
@@ -184,8 +184,8 @@ fn copy_fields(out: &mut Vec<u8>, head: &Head, dropped: impl Fn(Known) -> bool) 
     }
 }
 
-fn is_named_by_connection(head: &Head, name: &[u8]) -> bool {
-    head.all(Known::Connection).flat_map(members).any(|token| token.eq_ignore_ascii_case(name))
+fn is_among(names: &[Vec<u8>], name: &[u8]) -> bool {
+    names.iter().any(|own| own.eq_ignore_ascii_case(name))
 }
 
 /// The upstream's answer as the client gets it.
@@ -193,49 +193,45 @@ fn response(
     exchange: &Exchange,
     request: &Request,
     upstream: &Upstream,
-    answer: &Answer,
+    answer: Answer,
     mut call: Call,
 ) -> Result<Response, Fault> {
-    let mut head = Head::default();
-    for field in answer.head.fields() {
-        if !is_hop(field.known) && !is_named_by_connection(&answer.head, field.name) {
-            head.push(field.name, field.value);
+    let Answer { status, mut head, framing } = answer;
+    let length = match framing {
+        Framing::Length(length) => Some(length),
+        Framing::None if request.method == Method::HEAD || status == StatusCode::NOT_MODIFIED => {
+            framing::content_length(&head).unwrap_or_default()
         }
-    }
-    if answer.status == StatusCode::SWITCHING_PROTOCOLS {
+        Framing::None => Some(0),
+        Framing::Chunked | Framing::Close => None,
+    };
+    let events = is_event_stream(&head);
+    let buffers = &upstream.proxy().buffers;
+    let at_once = events || !buffers.response || wants_no_buffer(&head);
+    let nominated = head.nominated();
+    head.retain(|known, name| !is_hop(known) && !is_among(&nominated, name));
+    if status == StatusCode::SWITCHING_PROTOCOLS {
         let (io, behind) =
             call.into_tunnel().ok_or_else(|| Fault::internal("a tunnel without a connection"))?;
         let payload = Payload::Tunnel(Box::new(io), behind);
-        return Ok(Response { status: answer.status, head, length: None, payload, close: true });
+        return Ok(Response { status, head, length: None, payload, close: true });
     }
     if head.first(Known::Date).is_none() {
         // RFC 9110 section 6.6.1.
         head.push(b"date", exchange.worker.clock.http_date().as_bytes());
     }
-    let length = match answer.framing {
-        Framing::Length(length) => Some(length),
-        Framing::None if request.method == Method::HEAD || answer.status == StatusCode::NOT_MODIFIED => {
-            framing::content_length(&answer.head).unwrap_or_default()
-        }
-        Framing::None => Some(0),
-        Framing::Chunked | Framing::Close => None,
-    };
-    let events = is_event_stream(&answer.head);
     if events {
         call.wait_for_ever();
     }
-    let buffers = &upstream.proxy().buffers;
-    let payload = match answer.framing {
+    let payload = match framing {
         Framing::None => {
             call.end();
             Payload::Empty
         }
-        _ if events || !buffers.response || wants_no_buffer(&answer.head) => {
-            Payload::Upstream(Box::new(call))
-        }
+        _ if at_once => Payload::Upstream(Box::new(call)),
         _ => Payload::Ahead(Box::new(Ahead::new(call, buffers, upstream.disk()))),
     };
-    Ok(Response { status: answer.status, head, length, payload, close: false })
+    Ok(Response { status, head, length, payload, close: false })
 }
 
 /// Whether a field of the upstream's speaks of its own hop, or to the edge alone.

@@ -126,6 +126,9 @@ fn site(exchange: &Exchange, standing: &Standing, request: &Request) -> Result<A
 
 /// A redirect name leads to the site's canonical one.
 fn canonical(exchange: &Exchange, site: &SiteEntry, request: &Request) -> Option<Response> {
+    if !site.has_redirects() {
+        return None;
+    }
     let host = request.host().and_then(hostname)?;
     if !site.is_redirect(host.as_str()) {
         return None;

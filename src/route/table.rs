@@ -149,6 +149,11 @@ impl SiteEntry {
         }
     }
 
+    /// Whether any of its names leads to the canonical one.
+    pub fn has_redirects(&self) -> bool {
+        !self.redirect.is_empty()
+    }
+
     /// Whether `host`, in its canonical form, is a name that only leads to [`Self::canonical`].
     pub fn is_redirect(&self, host: &str) -> bool {
         self.redirect.iter().any(|name| name.as_str() == host)

@@ -17,6 +17,9 @@ pub const MAX_TARGET: usize = 8 * 1024;
 /// The most field lines of a head.
 pub const MAX_LINES: usize = 128;
 
+/// As many lines as a browser or Django sends, most often: what is there from the start need not grow.
+const USUAL_LINES: usize = 20;
+
 /// Offsets into a head's text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Span {
@@ -154,6 +157,24 @@ impl Head {
         })
     }
 
+    /// Takes off the lines that `keeps` does not keep.
+    pub fn retain(&mut self, keeps: impl Fn(Known, &[u8]) -> bool) {
+        let text = &self.text;
+        let slice = |span: Span| text.get(span.start as usize..span.end as usize).unwrap_or_default();
+        self.lines.retain(|line| keeps(line.known, slice(line.name)));
+    }
+
+    /// The names that Connection says are for this hop alone (RFC 9110 section 7.6.1), but for the words that are no
+    /// field's name.
+    pub fn nominated(&self) -> Vec<Vec<u8>> {
+        let words: [&[u8]; 3] = [b"close", b"keep-alive", b"upgrade"];
+        let names = self.all(Known::Connection).flat_map(members);
+        names
+            .filter(|name| !words.iter().any(|word| word.eq_ignore_ascii_case(name)))
+            .map(<[u8]>::to_vec)
+            .collect()
+    }
+
     /// The values of one field, line by line.
     pub fn all(&self, known: Known) -> impl Iterator<Item = &[u8]> {
         self.lines.iter().filter(move |line| line.known == known).map(|line| self.slice(line.value))
@@ -178,6 +199,7 @@ impl Head {
 
     fn begin(&mut self, text: &[u8]) -> Result<Span, BadHead> {
         self.clear();
+        self.lines.reserve(USUAL_LINES);
         self.text.extend_from_slice(text);
         let end = line_end(&self.text, 0)?;
         Ok(Span { start: 0, end: offset(end) })

@@ -18,7 +18,7 @@ macro_rules! known {
             Other,
         }
 
-        const NAMES: &[(&[u8], Known)] = &[$(($name.as_bytes(), Known::$variant)),*];
+        const NAMES: Names<{ [$($name),*].len() }> = Names::sorted([$(($name.as_bytes(), Known::$variant)),*]);
     };
 }
 
@@ -73,8 +73,9 @@ impl Known {
     /// Looks a name up, whatever its case.
     pub fn of(name: &[u8]) -> Self {
         NAMES
+            .of_length(name.len())
             .iter()
-            .find(|(known, _)| known.len() == name.len() && known.eq_ignore_ascii_case(name))
+            .find(|(known, _)| known.eq_ignore_ascii_case(name))
             .map_or_else(|| Self::of_family(name), |(_, known)| *known)
     }
 
@@ -87,5 +88,62 @@ impl Known {
             Some(b'x' | b'X') if begins(b"x-accel-") => Self::XAccel,
             _ => Self::Other,
         }
+    }
+}
+
+/// The names in the order of their lengths, so that a look-up compares with those alone that are as long.
+struct Names<const N: usize> {
+    names: [(&'static [u8], Known); N],
+    /// For each length, how many names are shorter.
+    starts: [usize; LONGEST + 2],
+}
+
+/// The longest name, in octets.
+const LONGEST: usize = 32;
+
+impl<const N: usize> Names<N> {
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "evaluated at compile time, where a panic is a build that fails"
+    )]
+    const fn sorted(mut names: [(&'static [u8], Known); N]) -> Self {
+        let mut starts = [N; LONGEST + 2];
+        let (mut length, mut placed) = (0, 0);
+        while length <= LONGEST {
+            starts[length] = placed;
+            let mut at = placed;
+            while at < N {
+                if names[at].0.len() == length {
+                    (names[at], names[placed]) = (names[placed], names[at]);
+                    placed += 1;
+                }
+                at += 1;
+            }
+            length += 1;
+        }
+        assert!(placed == N, "a name is longer than LONGEST");
+        Self { names, starts }
+    }
+
+    fn of_length(&self, length: usize) -> &[(&'static [u8], Known)] {
+        let (start, end) = (self.starts.get(length), self.starts.get(length + 1));
+        start.zip(end).and_then(|(start, end)| self.names.get(*start..*end)).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_found_whatever_its_case() {
+        for (name, known) in NAMES.names {
+            assert_eq!((Known::of(name), Known::of(&name.to_ascii_uppercase())), (known, known));
+        }
+        assert_eq!(Known::of(b"hosts"), Known::Other);
+        assert_eq!(Known::of(b""), Known::Other);
+        assert_eq!(Known::of(&[b'a'; 100]), Known::Other);
+        assert_eq!(Known::of(b"X-Forwarded-Anything"), Known::XForwarded);
+        assert_eq!(Known::of(b"x_real_ip"), Known::Underscored);
     }
 }
