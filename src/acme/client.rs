@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_TYPE, HOST, LINK, RETRY_AFTER, USER_AGENT};
+use http::header::{HOST, RETRY_AFTER, USER_AGENT};
 use http::{HeaderValue, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -43,14 +43,6 @@ pub(super) struct Client(Arc<Shared>);
 struct Shared {
     tls: ClientTls,
     idle: Mutex<Option<Idle>>,
-    issued: Mutex<Option<Issued>>,
-}
-
-/// A chain as it came, and where its alternates are (RFC 8555 section 7.4.2).
-#[derive(Debug, Clone, Default)]
-pub(super) struct Issued {
-    pub(super) pem: String,
-    pub(super) alternates: Vec<String>,
 }
 
 struct Idle {
@@ -85,12 +77,7 @@ pub(super) struct Refusal {
 
 impl Client {
     pub(super) fn new(tls: ClientTls) -> Self {
-        Self(Arc::new(Shared { tls, idle: Mutex::default(), issued: Mutex::default() }))
-    }
-
-    /// The chain that was fetched last.
-    pub(super) fn take_issued(&self) -> Option<Issued> {
-        self.0.issued.lock().unwrap_or_else(PoisonError::into_inner).take()
+        Self(Arc::new(Shared { tls, idle: Mutex::default() }))
     }
 
     /// One request and its whole answer.
@@ -164,7 +151,7 @@ impl Client {
         *self.0.idle.lock().unwrap_or_else(PoisonError::into_inner) = Some(idle);
     }
 
-    fn judge(&self, response: Response<Bytes>) -> Result<BytesResponse, CaError> {
+    fn judge(response: Response<Bytes>) -> Result<BytesResponse, CaError> {
         let (mut parts, body) = response.into_parts();
         let wait = parts.headers.get(RETRY_AFTER).and_then(retry_after);
         if parts.status.is_success() {
@@ -173,7 +160,6 @@ impl Client {
                 Some(wait) => parts.headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs())),
                 None => parts.headers.remove(RETRY_AFTER),
             };
-            self.keep_chain(&parts, &body);
             return Ok(BytesResponse { parts, body: Box::new(body) });
         }
         let problem = serde_json::from_slice::<Problem>(&body).ok();
@@ -183,18 +169,6 @@ impl Client {
         let excerpt = if problem.is_some() { String::new() } else { excerpt(&body) };
         let refusal = Refusal { status: parts.status, retry_after: wait, problem, excerpt };
         Err(CaError::Refused(Box::new(refusal)))
-    }
-
-    /// The library follows no link to an alternate chain, so that it is noted here on the way.
-    fn keep_chain(&self, parts: &http::response::Parts, body: &Bytes) {
-        let kind = parts.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-        if !kind.starts_with(b"application/pem-certificate-chain") {
-            return;
-        }
-        let links = parts.headers.get_all(LINK).iter().filter_map(|link| link.to_str().ok());
-        let alternates = links.filter_map(alternate).map(str::to_owned).collect();
-        let pem = String::from_utf8_lossy(body).into_owned();
-        *self.0.issued.lock().unwrap_or_else(PoisonError::into_inner) = Some(Issued { pem, alternates });
     }
 }
 
@@ -208,7 +182,7 @@ impl HttpClient for Client {
             let (parts, body) = request.into_parts();
             let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
             let request = Request::from_parts(parts, Full::new(body));
-            let answer = client.exchange(request).await.and_then(|response| client.judge(response));
+            let answer = client.exchange(request).await.and_then(Client::judge);
             answer.map_err(|error| Error::Other(Box::new(error)))
         })
     }
@@ -307,16 +281,6 @@ fn retry_after(value: &HeaderValue) -> Option<Duration> {
     Some(wait.min(LONGEST_WAIT))
 }
 
-/// The target of a `Link` whose relation is `alternate` (RFC 8288 section 3).
-fn alternate(link: &str) -> Option<&str> {
-    let (target, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
-    let is_alternate = |parameter: &str| {
-        let relation = parameter.trim().strip_prefix("rel=").unwrap_or_default();
-        relation.trim_matches('"').eq_ignore_ascii_case("alternate")
-    };
-    parameters.split(';').any(is_alternate).then_some(target)
-}
-
 /// One line without control characters, for the log.
 fn excerpt(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body);
@@ -354,24 +318,10 @@ mod tests {
     }
 
     #[test]
-    fn alternates_are_found_among_links() {
-        for (link, expected) in [
-            (r#"<https://ca.test/alt/1>;rel="alternate""#, Some("https://ca.test/alt/1")),
-            (r"<https://ca.test/alt/2>; title=x; rel=alternate", Some("https://ca.test/alt/2")),
-            (r#"<https://ca.test/dir>;rel="index""#, None),
-            ("https://ca.test", None),
-            ("<", None),
-        ] {
-            assert_eq!(alternate(link), expected, "{link}");
-        }
-    }
-
-    #[test]
     fn a_refusal_tells_what_was_said() {
-        let client = Client::new(ClientTls::new());
         let answer = |status: u16, body: &'static str| {
             let response = Response::builder().status(status).header(RETRY_AFTER, "90");
-            match client.judge(response.body(Bytes::from_static(body.as_bytes())).unwrap()) {
+            match Client::judge(response.body(Bytes::from_static(body.as_bytes())).unwrap()) {
                 Err(CaError::Refused(refusal)) => refusal,
                 Err(other) => panic!("{other}"),
                 Ok(_) => panic!("{body} was taken"),
@@ -386,7 +336,7 @@ mod tests {
         assert_eq!(limited.to_string(), "the CA refused with 429 rateLimited: too many");
         let nonce = r#"{"type":"urn:ietf:params:acme:error:badNonce"}"#;
         let response = Response::builder().status(400).body(Bytes::from_static(nonce.as_bytes())).unwrap();
-        assert!(client.judge(response).is_ok(), "the library sees a bad nonce");
+        assert!(Client::judge(response).is_ok(), "the library sees a bad nonce");
     }
 
     #[tokio::test(start_paused = true)]

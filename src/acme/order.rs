@@ -40,8 +40,6 @@ pub(super) struct Job<'a> {
     pub(super) method: Method,
     /// The ARI identifier of the certificate that this one replaces.
     pub(super) replaces: Option<&'a str>,
-    /// Whose chain is preferred where the CA offers several: a part of an issuer's common name.
-    pub(super) issuer: Option<&'a str>,
 }
 
 /// Writes the record down; called whenever something is known that a crash must not lose.
@@ -72,9 +70,7 @@ impl Job<'_> {
         record.order = None;
         record.ari = None;
         record.retry = super::store::Retry::default();
-        keep.keep(record).await?;
-        self.prefer(&mut order, record, keep).await;
-        Ok(())
+        keep.keep(record).await
     }
 
     /// The record's order, where it is this CA's, for these names, and still of use.
@@ -245,33 +241,6 @@ impl Job<'_> {
             imported: false,
         })
     }
-
-    /// Takes the chain of the preferred issuer, where the CA has one. What goes wrong here costs nothing: the default chain
-    /// is kept already.
-    async fn prefer(&self, _order: &mut Order, record: &mut Record, keep: &mut impl Keep) {
-        let Some(wanted) = self.issuer else { return };
-        let Some(issued) = self.ca.client.take_issued() else { return };
-        let Some(bundle) = record.bundle.clone() else { return };
-        if is_issued_by(&bundle.chain_pem, wanted) {
-            return;
-        }
-        let Ok(account) = self.ca.account().await else { return };
-        for url in issued.alternates {
-            // The library reads an order out of what comes; the client has kept the chain.
-            let _ = account.order(url.clone()).await;
-            let Some(chain) = self.ca.client.take_issued() else { continue };
-            let fits =
-                tls::fits(chain.pem.as_bytes(), bundle.key_pem.expose().as_bytes(), &record.names).is_ok();
-            if fits && is_issued_by(&chain.pem, wanted) {
-                record.bundle = Some(Bundle { chain_pem: chain.pem, ..bundle });
-                if let Err(failure) = keep.keep(record).await {
-                    tracing::warn!(%failure, "the preferred chain could not be stored");
-                }
-                return;
-            }
-        }
-        tracing::warn!(wanted, "the CA has no chain of the preferred issuer; its default is in use");
-    }
 }
 
 /// What a leaf says of itself.
@@ -396,17 +365,6 @@ fn request(pending: &PendingOrder) -> Result<Vec<u8>, rcgen::Error> {
     let mut params = CertificateParams::new(names)?;
     params.distinguished_name = DistinguishedName::new();
     Ok(params.serialize_request(&key)?.der().to_vec())
-}
-
-fn is_issued_by(chain: &str, wanted: &str) -> bool {
-    CertificateDer::pem_slice_iter(chain.as_bytes()).filter_map(Result::ok).any(|der| {
-        X509Certificate::from_der(&der).is_ok_and(|(_, certificate)| {
-            certificate
-                .issuer()
-                .iter_common_name()
-                .any(|name| name.as_str().is_ok_and(|name| name.contains(wanted)))
-        })
-    })
 }
 
 /// An order that the CA does not have, or that is not this account's.

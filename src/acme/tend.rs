@@ -258,13 +258,7 @@ impl Tending {
                 self.rehearse(staging, method, record).await?;
                 record.retry.staging_ok = true;
             }
-            let job = Job {
-                ca,
-                answers: &self.common.answers,
-                method,
-                replaces: replaces.as_deref(),
-                issuer: None,
-            };
+            let job = Job { ca, answers: &self.common.answers, method, replaces: replaces.as_deref() };
             end = job.run(record, &mut Kept { tending: self, memory }).await;
             match &end {
                 Err(Failure::Names(names)) => {
@@ -284,7 +278,7 @@ impl Tending {
     /// The CA's staging directory first: a failure there costs nothing.
     async fn rehearse(&self, staging: &Ca, method: Method, record: &Record) -> Result<(), Failure> {
         let mut trial = Record::new(record.names.clone());
-        let job = Job { ca: staging, answers: &self.common.answers, method, replaces: None, issuer: None };
+        let job = Job { ca: staging, answers: &self.common.answers, method, replaces: None };
         job.run(&mut trial, &mut Nothing).await
     }
 

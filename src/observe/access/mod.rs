@@ -212,7 +212,7 @@ impl Shared {
 }
 
 /// A buffer of so many octets is handed on.
-const BUFFER: usize = 32 * 1024;
+const BUFFER: usize = 128 * 1024;
 /// How long a line waits in a buffer that does not fill.
 const QUIET: Duration = Duration::from_millis(100);
 /// Octets that may wait for the writer: seconds of a busy edge, or a hiccup of the disk.
