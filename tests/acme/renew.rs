@@ -9,12 +9,12 @@ use super::proxy::{Fault, NEW_ACCOUNT, NEW_ORDER, RENEWAL};
 use super::{NAME, edge, handshake, record, said, wait_for_handshake};
 use crate::support::PATIENCE;
 
-/// A life that lasts seconds, so that many of them fit into a test.
-const LIFE: u64 = 8;
+/// A life so short that several of them fit into a test, and so long that a busy machine renews in its second half.
+const LIFE: u64 = 40;
 
 /// How many renewals the traffic sees; more of them with `ACME_RENEWALS`.
 fn renewals() -> usize {
-    std::env::var("ACME_RENEWALS").ok().and_then(|text| text.parse().ok()).unwrap_or(5)
+    std::env::var("ACME_RENEWALS").ok().and_then(|text| text.parse().ok()).unwrap_or(3)
 }
 
 #[test]
