@@ -38,6 +38,8 @@ impl Django {
             "--bind",
             &bind,
         ]);
+        // A worker that is told to leave while it still boots may miss it: its master waits no longer than this.
+        command.args(["--graceful-timeout", "5"]);
         let (child, log) = spawn(command);
         let upstream = if class == "sync" {
             log.wait("gunicorn's worker", |line| line.contains("Booting worker").then_some(bind.clone()))
