@@ -1,0 +1,107 @@
+//! Certificates from a CA, and where they are kept.
+
+use std::path::PathBuf;
+
+use super::Place;
+
+/// `[store]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Store {
+    /// The directory, 0700.
+    pub path: PathBuf,
+    /// What private keys are sealed with; None leaves them open.
+    pub key: Option<Secret>,
+}
+
+/// A secret that stands elsewhere. Two are equal when it is the same place there.
+#[derive(Debug, Clone)]
+pub struct Secret {
+    /// Where the secret is.
+    pub source: SecretSource,
+    /// Where the configuration names it.
+    pub place: Place,
+}
+
+/// Where a secret is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretSource {
+    /// In a file of its own.
+    File(PathBuf),
+    /// In an environment variable.
+    Env(String),
+}
+
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        self.source == other.source
+    }
+}
+
+impl Eq for Secret {}
+
+impl Secret {
+    /// Reads it, now. The error says what to do.
+    pub fn read(&self) -> Result<Vec<u8>, String> {
+        match &self.source {
+            SecretSource::File(path) => std::fs::read(path).map_err(|error| {
+                format!(
+                    "{}: the secret cannot be read: {error}; let the edge's own user read it",
+                    path.display()
+                )
+            }),
+            SecretSource::Env(name) => {
+                std::env::var_os(name).map(std::os::unix::ffi::OsStringExt::into_vec).ok_or_else(|| {
+                    format!("the environment variable {name} is not set; set it where the edge is started")
+                })
+            }
+        }
+    }
+}
+
+/// `[acme]`: who issues certificates, and how names are proved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Acme {
+    /// Whom CAs may write to.
+    pub email: Option<String>,
+    /// At least one: the CA, and those that are tried in order when it keeps failing.
+    pub cas: Vec<AcmeCa>,
+    /// How names are proved; None: whatever works.
+    pub challenge: Option<Challenge>,
+    /// Trust for the CAs' own APIs (a PEM file) in place of the system's.
+    pub ca_root: Option<PathBuf>,
+    /// Certbot's directory, whose certificates are taken over where the store has none.
+    pub import: Option<PathBuf>,
+}
+
+/// A CA that speaks ACME (RFC 8555).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AcmeCa {
+    /// As it was typed.
+    pub name: String,
+    /// The URL of its directory.
+    pub directory: String,
+    /// The URL of the directory that it has for trying, with limits of its own.
+    pub staging: Option<String>,
+    /// The profile to order with.
+    pub profile: Option<String>,
+    /// The account at the CA that the new one belongs to.
+    pub eab: Option<Eab>,
+}
+
+/// An external account binding (RFC 8555 section 7.3.4).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Eab {
+    /// The key's identifier.
+    pub key_id: String,
+    /// The key, in base64url.
+    pub hmac: Secret,
+}
+
+/// How a name is proved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Challenge {
+    /// Over port 80 (RFC 8555 section 8.3).
+    Http01,
+    /// Over port 443 (RFC 8737).
+    TlsAlpn01,
+}

@@ -1,0 +1,61 @@
+//! What stands behind a site, and how it is spoken to.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+/// An upstream and how it is spoken to. Two that are equal share their pools.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Proxy {
+    /// At least one.
+    pub targets: Vec<Target>,
+    /// How long connecting to one target may take.
+    pub connect_timeout: Duration,
+    /// How long the upstream may say nothing while the edge waits for its answer.
+    pub response_timeout: Duration,
+    /// How long a request waits while no target takes a connection; zero: not at all.
+    pub hold: Duration,
+    /// How often a request that may be sent twice is sent again when a fresh connection ends without an answer.
+    pub retries: u32,
+    /// Which target is next.
+    pub balance: Balance,
+    /// What is kept of requests and answers for slow clients.
+    pub buffers: Buffers,
+}
+
+/// How one of several targets is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Balance {
+    /// The one with the fewest requests in progress.
+    LeastBusy,
+    /// Each in turn.
+    RoundRobin,
+}
+
+/// How a slow client is kept away from a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Buffers {
+    /// Read the whole request before a worker is taken.
+    pub request: bool,
+    /// Take the answer as fast as the worker gives it.
+    pub response: bool,
+    /// How much of one body is kept in memory, in octets.
+    pub memory: u64,
+    /// How much of all bodies together is kept on disk, in octets.
+    pub disk: u64,
+}
+
+/// Where an upstream listens.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// `django:8000`, `[2001:db8::1]:8000`, or `https://host:port` when `tls` is set.
+    Tcp {
+        /// A name, resolved as its TTL ends, or an address.
+        host: Arc<str>,
+        /// The port.
+        port: u16,
+        /// TLS to the upstream, verified against the system's trust for `host`.
+        tls: bool,
+    },
+    /// `unix:/run/gunicorn.sock`
+    Unix(Arc<std::path::Path>),
+}

@@ -1,0 +1,95 @@
+//! Certificates from a CA.
+
+use super::{Choice, Either, Is, Key, Kind, Nothing, Path, Table, Tables, Text, Wrong, key, later};
+
+/// `[acme]`
+pub static ACME: Table = Table {
+    header: "[acme]",
+    doc: "Certificates from an ACME CA, obtained and renewed for the sites with certificate = \"acme\"",
+    keys: &[
+        key("email", Text("ops@example.com"), Nothing, "Whom the CA may write to"),
+        DIRECTORY,
+        PROFILE,
+        key(
+            "challenge",
+            Choice(&["http-01", "tls-alpn-01", "dns-01"]),
+            Nothing,
+            "How names are proved; without the key, by what works, in this order",
+        ),
+        key("eab", Kind::Table(&EAB), Nothing, "The account at the CA that the new one belongs to"),
+        key(
+            "fallback",
+            Tables(&FALLBACK),
+            Nothing,
+            "CAs that are tried in order when the first one keeps failing",
+        ),
+        key("ca_root", Path, Nothing, "Trust for the CA's own API, for a private CA"),
+        key(
+            "import",
+            Either("a path, as in \"/etc/letsencrypt\", or false"),
+            Is("/etc/letsencrypt"),
+            "Certbot's directory: what fits is taken over where the store has nothing",
+        ),
+        later("dns", "The challenge dns-01"),
+    ],
+};
+
+/// `eab` of a CA.
+pub static EAB: Table = Table {
+    header: "{ key_id = \"…\", hmac = { file = \"…\" } }",
+    doc: "An external account binding",
+    keys: &[
+        key("key_id", Text("kid-1"), Wrong, "The key's identifier"),
+        key("hmac", Kind::Table(&SECRET), Wrong, "The key, in base64url"),
+    ],
+};
+
+/// A CA of `fallback`.
+pub static FALLBACK: Table = Table {
+    header: "{ directory = \"zerossl\", eab = { … } }",
+    doc: "Another CA",
+    keys: &[
+        Key { absent: Wrong, ..DIRECTORY },
+        PROFILE,
+        key("eab", Kind::Table(&EAB), Nothing, "The account at the CA that the new one belongs to"),
+    ],
+};
+
+/// A secret, wherever one is wanted.
+pub static SECRET: Table = Table {
+    header: "{ file = \"/run/secrets/…\" }",
+    doc: "A secret, which is never written in this file: one of the two",
+    keys: &[
+        key("file", Path, Nothing, "A file with nothing else in it"),
+        key("env", Text("NAME"), Nothing, "The name of an environment variable"),
+    ],
+};
+
+/// `[store]`
+pub static STORE: Table = Table {
+    header: "[store]",
+    doc: "Where certificates and keys are kept",
+    keys: &[
+        key("path", Path, Is("certs"), "A directory, 0700, relative to the working directory"),
+        later("url", "A database that several edges share"),
+        key(
+            "key",
+            Kind::Table(&SECRET),
+            Nothing,
+            "What the keys of certificates and accounts from a CA are sealed with, AES-256-GCM: 32 bytes",
+        ),
+    ],
+};
+
+const DIRECTORY: Key = key(
+    "directory",
+    Either("\"letsencrypt\", \"letsencrypt-staging\", \"zerossl\" or the URL of a CA's directory"),
+    Is("letsencrypt"),
+    "The CA",
+);
+const PROFILE: Key = key(
+    "profile",
+    Text("shortlived"),
+    Nothing,
+    "The profile to order with, as the CA's directory lists them",
+);

@@ -1,0 +1,152 @@
+//! The sites.
+
+use super::{
+    BODY, Choice, Duration, Either, Flag, Is, Kind, Nothing, Path, Size, Sources, Table, Tables, Text, Texts,
+    Whole, Wrong, key, later,
+};
+
+/// `[[site]]`
+pub static SITE: Table = Table {
+    header: "[[site]]",
+    doc: "What is served under which names",
+    keys: &[
+        key("domains", Texts("app.example.com"), Wrong, "DNS names; a wildcard, *.example.com, is one label"),
+        key("redirect", Texts("www.example.com"), Nothing, "Names that get a 308 to the first of `domains`"),
+        key(
+            "ports",
+            Either("a list of rows, as in [443, \"203.0.113.10:443\"]"),
+            Nothing,
+            "The rows of [ports] that serve it; without the key, every row",
+        ),
+        key(
+            "upstream",
+            Either("\"host:port\", \"unix:/path\", \"https://host:port\", or a list of them"),
+            Nothing,
+            "What answers; needed where a route names no other",
+        ),
+        key("allow", Sources, Is("public"), "Who may use it, by client address"),
+        key("deny", Sources, Nothing, "Who may not, even where `allow` names them"),
+        key(
+            "certificate",
+            Either("\"acme\", \"internal\" or { cert = \"….pem\", key = \"….pem\" }"),
+            Is("acme"),
+            "\"acme\": a CA, as [acme] says. \"internal\": the edge's own CA, for development. Files are watched",
+        ),
+        key(
+            "client_ca",
+            Path,
+            Nothing,
+            "Clients need a certificate of this CA; without the key, as [tls] says",
+        ),
+        key(
+            "hsts",
+            Either("a duration, as in \"365d\", or false"),
+            Is("365d"),
+            "Strict-Transport-Security; off where the certificate is \"internal\"",
+        ),
+        key("body", BODY, Nothing, "The longest request body; without the key, as [limits] says"),
+        key("proxy", Kind::Table(&PROXY), Nothing, "How the upstream is spoken to"),
+        key("route", Tables(&ROUTE), Nothing, "Paths that are treated in another way"),
+        later("compress", "Compression of responses"),
+        later("errors", "Error pages of your own"),
+    ],
+};
+
+/// `[site.proxy]`
+pub static PROXY: Table = Table {
+    header: "[site.proxy]",
+    doc: "How the upstream is spoken to",
+    keys: &[
+        key(
+            "connect_timeout",
+            Duration("10ms", "10m"),
+            Is("2s"),
+            "How long connecting to one upstream may take",
+        ),
+        key(
+            "response_timeout",
+            Duration("100ms", "1d"),
+            Is("60s"),
+            "How long the upstream may say nothing while its answer is awaited",
+        ),
+        key("buffer_request", Flag, Is("true"), "Read the whole request before a worker is taken"),
+        key("buffer_response", Flag, Is("true"), "Take the response as fast as the worker gives it"),
+        key("buffer_memory", Size("4KiB", "64MiB"), Is("64KiB"), "How much of one body waits in memory"),
+        key(
+            "buffer_disk",
+            Size("0B", "1TiB"),
+            Is("1GiB"),
+            "How much of all bodies waits on disk, in unlinked files",
+        ),
+        key(
+            "balance",
+            Choice(&["least-busy", "round-robin"]),
+            Is("least-busy"),
+            "How one of several upstreams is chosen",
+        ),
+        later("health", "Asking upstreams whether they are well"),
+        key(
+            "hold",
+            Duration("0s", "10m"),
+            Is("10s"),
+            "How long a request waits while no upstream takes a connection",
+        ),
+        key("retries", Whole(0, 10), Is("2"), "How often a request that may be sent twice is sent again"),
+        later("headers", "Headers set or removed on responses"),
+    ],
+};
+
+/// `[[site.route]]`
+pub static ROUTE: Table = Table {
+    header: "[[site.route]]",
+    doc: "A path that is treated in another way; the longest match wins",
+    keys: &[
+        key("path", Text("/admin/"), Wrong, "A prefix, \"/admin/\", or one path alone, \"= /x\""),
+        key("allow", Sources, Is("public"), "Who may use it, beyond the site's own allow"),
+        key("deny", Sources, Nothing, "Who may not, even where `allow` names them"),
+        key("body", BODY, Nothing, "The longest request body; without the key, as the site says"),
+        key(
+            "upstream",
+            Either("\"host:port\", \"unix:/path\", \"https://host:port\", or a list of them"),
+            Nothing,
+            "What answers; without the key, the site's upstream",
+        ),
+        key("redirect", Kind::Table(&REDIRECT), Nothing, "Where the client is sent instead"),
+        key("files", Path, Nothing, "A directory whose files are served; what follows `path` names one"),
+        key(
+            "cache",
+            Either("\"immutable\", a duration, as in \"30d\", or false"),
+            Is("false"),
+            "Cache-Control of files; \"immutable\" is for hashed names, app.0123456789ab.js, and has others revalidated",
+        ),
+        key("internal", Flag, Is("false"), "Files that are reached through X-Accel-Redirect alone"),
+        key(
+            "sandbox",
+            Flag,
+            Nothing,
+            "Files may be strangers' uploads: a sandboxing Content-Security-Policy, and no .br, .zst or .gz in the place of \
+             another; without the key, all but cache = \"immutable\"",
+        ),
+        later("rate", "A rate limit"),
+    ],
+};
+
+/// `redirect` of a route.
+pub static REDIRECT: Table = Table {
+    header: "{ to = \"/new/\", status = 308 }",
+    doc: "Where the client is sent",
+    keys: &[
+        key("to", Text("/new/"), Wrong, "A path on the same host, or a whole http or https URL"),
+        key("status", Whole(301, 308), Is("308"), "301, 302, 303, 307 or 308"),
+    ],
+};
+
+/// `certificate` of a site, as files.
+pub static CERTIFICATE: Table = Table {
+    header: "{ cert = \"….pem\", key = \"….pem\" }",
+    doc: "A certificate from PEM files, watched",
+    keys: &[
+        key("cert", Path, Wrong, "The chain, the site's own certificate first"),
+        key("key", Path, Wrong, "The private key"),
+    ],
+};
