@@ -5,6 +5,8 @@
 //! - [`command`]: what the manager is asked to do, beyond what it does by itself
 //! - [`import`]: what certbot obtained, taken over
 //! - `order`: one order, from its making to a checked chain, or from where a crash left it
+//! - `attempt`: one attempt at a certificate: the CAs and the methods in turn, and what is kept of its end
+//! - `ari`: when the CA wants a certificate renewed
 //! - `account`: one CA and the account there, made when it is first needed
 //! - `client`: HTTP to a CA, with a deadline on everything
 //! - `solve`: how names are proved to be ours
@@ -14,6 +16,8 @@
 //! - `failure`: what can go wrong, and which of it passes by itself
 
 mod account;
+mod ari;
+mod attempt;
 mod client;
 pub mod command;
 mod failure;

@@ -1,0 +1,226 @@
+//! One attempt at a certificate: the CAs in turn, the methods in turn, and what is written down of how it ended.
+
+use std::cell::RefCell;
+
+use time::{Duration, OffsetDateTime};
+
+use super::account::{Ca, on_disk};
+use super::failure::Failure;
+use super::order::{Job, Keep};
+use super::renewal::{self, Why};
+use super::solve::Method;
+use super::store::{CaPause, EventKind, Record, Store};
+use super::tend::{Kept, Memory, Tending, shown};
+use super::{preflight, watchful};
+
+/// What came of an order, in words.
+pub(super) type End = Result<String, String>;
+
+impl Tending {
+    /// Orders at the CAs in turn. The caller holds the lock until the end is written down.
+    pub(super) async fn renew(
+        &self,
+        mut record: Record,
+        why: Why,
+        usable: bool,
+        memory: &RefCell<Memory>,
+    ) -> Result<(OffsetDateTime, End), Failure> {
+        // Without room on the disk there is no use in an order.
+        on_disk(&self.common.store, Store::probe).await?;
+        if !usable {
+            record.bundle = None;
+        }
+        let mut last = None;
+        for index in self.order_of_cas(&record) {
+            let Some(ca) = self.common.cas.get(index) else { continue };
+            let now = OffsetDateTime::now_utc();
+            if record.order.is_none()
+                && let Err(until) = self.common.pace.borrow_mut().take(&ca.directory, now)
+            {
+                if last.is_none() {
+                    last = Some(Err(until));
+                }
+                continue;
+            }
+            self.inspect(&record, memory);
+            let (names, ca_url) = (shown(&self.names), &ca.directory);
+            tracing::info!(certificate = %self.id, names, why = why.text(), ca = ca_url, "a certificate is ordered");
+            match self.order_at(index, &mut record, memory).await {
+                Ok(()) => return Ok((self.install(&record, memory), Ok(self.obtained(&record)))),
+                Err(failure) => {
+                    self.pause(ca, &failure, &mut record);
+                    let next_may_do_better = failure.is_theirs();
+                    last = Some(Ok(failure));
+                    if !next_may_do_better {
+                        break;
+                    }
+                }
+            }
+        }
+        match last {
+            Some(Ok(failure)) => Ok((self.failed(record, &failure, memory).await, Err(failure.to_string()))),
+            Some(Err(until)) => {
+                let told = format!("the CA's limits leave no room before {}", watchful::text(until));
+                Ok((until, Err(told)))
+            }
+            None => Err(none_left()),
+        }
+    }
+
+    /// Looks at the names before the first order, and after failures.
+    fn inspect(&self, record: &Record, memory: &RefCell<Memory>) {
+        if !std::mem::replace(&mut memory.borrow_mut().inspected, true) || record.retry.failures > 0 {
+            preflight::spawn(self, &record.names);
+        }
+    }
+
+    fn obtained(&self, record: &Record) -> String {
+        let until = record.bundle.as_ref().map(|bundle| watchful::text(bundle.not_after)).unwrap_or_default();
+        format!("{} has a new certificate, valid until {until}", shown(&self.names))
+    }
+
+    /// The first CA alone at first; once it failed, the others behind it. A CA with a pending order comes first.
+    fn order_of_cas(&self, record: &Record) -> Vec<usize> {
+        let all = &self.common.cas;
+        let pending = record.order.as_ref().map(|order| order.directory.as_str());
+        let begun = all.iter().position(|ca| Some(ca.directory.as_str()) == pending);
+        let most = if record.retry.failures == 0 { 1 } else { all.len() };
+        let mut order: Vec<usize> = begun.into_iter().chain(0..most).collect();
+        let mut seen = std::collections::HashSet::new();
+        order.retain(|index| seen.insert(*index));
+        order
+    }
+
+    /// One CA, by the methods in turn. At the first try a name that one method fails is tried by the next at once; later
+    /// they take turns, so that no name fails more than five times an hour.
+    async fn order_at(
+        &self,
+        index: usize,
+        record: &mut Record,
+        memory: &RefCell<Memory>,
+    ) -> Result<(), Failure> {
+        let Some(ca) = self.common.cas.get(index) else { return Err(none_left()) };
+        let methods = self.methods_for(record);
+        if methods.is_empty() {
+            return Err(Failure::Unfit(
+                "no row of the site can answer a challenge: http-01 needs an http row, tls-alpn-01 an https row".to_owned(),
+            ));
+        }
+        let replaces = record.bundle.as_ref().filter(|bundle| bundle.directory == ca.directory);
+        let replaces = replaces.and_then(|bundle| bundle.ari_id.clone());
+        let mut end = Err(none_left());
+        for method in methods {
+            if record.retry.failures > 0
+                && !record.retry.staging_ok
+                && record.order.is_none()
+                && let Some(staging) = self.common.staging.get(index).and_then(Option::as_ref)
+            {
+                self.rehearse(staging, method, record).await?;
+                record.retry.staging_ok = true;
+            }
+            let job = Job { ca, answers: &self.common.answers, method, replaces: replaces.as_deref() };
+            end = job.run(record, &mut Kept { tending: self, memory }).await;
+            match &end {
+                Err(Failure::Names(names)) => {
+                    let names = names
+                        .iter()
+                        .map(|(name, why)| format!("{name}: {why}"))
+                        .collect::<Vec<_>>()
+                        .join("; ");
+                    tracing::warn!(certificate = %self.id, by = method.name(), names, "names were not proved");
+                }
+                _ => break,
+            }
+        }
+        end
+    }
+
+    /// The CA's staging directory first: a failure there costs nothing.
+    async fn rehearse(&self, staging: &Ca, method: Method, record: &Record) -> Result<(), Failure> {
+        let mut trial = Record::new(record.names.clone());
+        let job = Job { ca: staging, answers: &self.common.answers, method, replaces: None };
+        job.run(&mut trial, &mut Nothing).await
+    }
+
+    fn methods_for(&self, record: &Record) -> Vec<Method> {
+        let all = &self.methods;
+        if record.retry.failures > 0 {
+            let turn = usize::try_from(record.retry.failures).unwrap_or(0) % all.len().max(1);
+            return all.get(turn).copied().into_iter().collect();
+        }
+        // What worked before comes first.
+        let obtained = record.history.iter().rev().find(|event| event.kind == EventKind::Obtained);
+        let worked = |method: &&Method| obtained.is_some_and(|event| event.detail.contains(method.name()));
+        let first = all.iter().find(worked).copied();
+        first.into_iter().chain(all.iter().copied().filter(|method| Some(*method) != first)).collect()
+    }
+
+    fn install(&self, record: &Record, memory: &RefCell<Memory>) -> OffsetDateTime {
+        let now = OffsetDateTime::now_utc();
+        memory.borrow_mut().forget();
+        let Some(bundle) = &record.bundle else { return now };
+        match self.tls.install(&bundle.chain_pem, bundle.key_pem.expose()) {
+            Ok(()) => {
+                let (names, not_after) = (shown(&self.names), watchful::text(bundle.not_after));
+                tracing::info!(certificate = %self.id, names, not_after, ca = bundle.directory, "a certificate was obtained and is in use");
+            }
+            Err(problem) => {
+                tracing::error!(certificate = %self.id, %problem, "a certificate was obtained, and cannot be used");
+            }
+        }
+        now
+    }
+
+    /// Notes a failure, and when to try again.
+    async fn failed(
+        &self,
+        mut record: Record,
+        failure: &Failure,
+        memory: &RefCell<Memory>,
+    ) -> OffsetDateTime {
+        let now = OffsetDateTime::now_utc();
+        let retry = &mut record.retry;
+        retry.failures = retry.failures.saturating_add(1);
+        if matches!(failure, Failure::Account { .. }) {
+            // No minute will change that: once a day.
+            retry.failures = retry.failures.max(4);
+        }
+        retry.staging_ok = false;
+        let at = renewal::retry_at(retry.failures, failure.retry_after(), self.id.as_str().as_bytes(), now);
+        retry.not_before = Some(at);
+        retry.last_error = Some(failure.to_string());
+        retry.per_name = match failure {
+            Failure::Names(names) => names.clone(),
+            _ => Vec::new(),
+        };
+        let failures = retry.failures;
+        record.note(now, EventKind::Failed, failure.to_string());
+        // The disk's refusal is told, and the record kept in memory.
+        let _ = Kept { tending: self, memory }.keep(&record).await;
+        let (names, next_try) = (shown(&self.names), watchful::text(at));
+        tracing::warn!(certificate = %self.id, names, %failure, failures, next_try, "no certificate was obtained");
+        at
+    }
+
+    /// A CA that asks to be left alone is left alone for every name, by the next process too.
+    fn pause(&self, ca: &Ca, failure: &Failure, record: &mut Record) {
+        if let Some(wait) = failure.retry_after().and_then(|wait| Duration::try_from(wait).ok()) {
+            let (directory, until) = (ca.directory.clone(), OffsetDateTime::now_utc() + wait);
+            self.common.pace.borrow_mut().pause(&directory, until);
+            record.retry.ca_pause = Some(CaPause { directory, until });
+        }
+    }
+}
+
+/// A rehearsal leaves nothing behind.
+struct Nothing;
+
+impl Keep for Nothing {
+    async fn keep(&mut self, _: &Record) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
+fn none_left() -> Failure {
+    Failure::Unfit("no CA is left to ask".to_owned())
+}
