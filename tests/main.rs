@@ -10,6 +10,7 @@
 
 mod access_lines;
 mod acme;
+mod answers;
 mod architecture;
 mod certbot;
 mod chaos;

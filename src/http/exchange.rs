@@ -11,7 +11,7 @@ use super::worker::Worker;
 use crate::addr::ClientAddr;
 use crate::fault::Fault;
 use crate::observe::access::{Line, Tls};
-use crate::route::SiteEntry;
+use crate::route::{Policy, SiteEntry};
 use crate::upstream::Trace;
 use crate::wire::Known;
 
@@ -25,6 +25,8 @@ pub(super) struct Exchange {
     /// The true client.
     pub(super) client: ClientAddr,
     pub(super) site: Option<Arc<SiteEntry>>,
+    /// What the route adds; None: nothing, or no route was found.
+    pub(super) policy: Option<Arc<Policy>>,
     pub(super) trace: Trace,
     pub(super) fault: Option<Fault>,
     /// 0 until an answer was begun.
@@ -46,6 +48,7 @@ impl Exchange {
             request,
             client: link.peer,
             site: None,
+            policy: None,
             trace: Trace::default(),
             fault: None,
             status: 0,

@@ -7,6 +7,7 @@
 mod connection;
 mod exchange;
 mod files;
+mod finish;
 mod forward;
 mod forwarded;
 mod h1;

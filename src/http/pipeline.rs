@@ -8,7 +8,7 @@ use super::exchange::Exchange;
 use super::link::Standing;
 use super::request::{Request, Scheme, hostname};
 use super::response::Response;
-use super::{files, forward, forwarded, respond, validation};
+use super::{files, finish, forward, forwarded, respond, validation};
 use crate::fault::Fault;
 use crate::name::Hostname;
 use crate::route::{RouteAction, RouteEntry, SiteEntry, normalize};
@@ -30,7 +30,7 @@ pub(super) async fn handle(exchange: &mut Exchange, body: Option<Body>, interim:
     };
     let mut response = answered.unwrap_or_else(|fault| respond::fault(exchange, fault));
     exchange.status = response.status.as_u16();
-    strict_transport_security(exchange, &mut response);
+    finish::finish(exchange, &mut response);
     response
 }
 
@@ -81,6 +81,7 @@ async fn answer(
     let path = if request.path() == b"*" { b"/" } else { request.path() };
     let path = normalize(path).map_err(bad_path)?;
     let route = site.route(&path).ok_or(Fault::NoRoute)?;
+    exchange.policy.clone_from(&route.policy);
     let permit =
         route.gate.admit_route(standing.permit, &site.gate, exchange.client).map_err(|_| Fault::Forbidden)?;
     if let Some(response) = canonical(exchange, &site, request) {
@@ -143,15 +144,6 @@ fn check_length(route: &RouteEntry, request: &Request) -> Result<(), Fault> {
     match request.framing {
         Framing::Length(length) if length > route.body => Err(Fault::BodyTooLarge { limit: route.body }),
         _ => Ok(()),
-    }
-}
-
-/// RFC 6797, for answers over TLS; what the upstream says itself stands.
-fn strict_transport_security(exchange: &Exchange, response: &mut Response) {
-    let Some(age) = exchange.site.as_ref().and_then(|site| site.hsts) else { return };
-    if response.head.first(crate::wire::Known::StrictTransportSecurity).is_none() {
-        let value = format!("max-age={}", age.as_secs());
-        response.head.push(b"strict-transport-security", value.as_bytes());
     }
 }
 

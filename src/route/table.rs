@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::policy::Policy;
 use crate::addr::Gate;
 use crate::config::model::{Action, Config, PathPattern, Proxy, Route, RowId, Site};
 use crate::files::Folder;
@@ -47,6 +48,8 @@ pub struct RouteEntry {
     pub body: u64,
     /// What it does.
     pub action: RouteAction,
+    /// What the edge adds to that; None: nothing.
+    pub policy: Option<Arc<Policy>>,
 }
 
 /// What a route does.
@@ -195,7 +198,13 @@ impl RouteEntry {
             Action::Files(files) if files.internal => RouteAction::Internal(Folder::new(files)),
             Action::Files(files) => RouteAction::Files(Folder::new(files)),
         };
-        Self { path: route.path.clone(), gate: route.gate.clone(), body: route.body, action }
+        Self {
+            path: route.path.clone(),
+            gate: route.gate.clone(),
+            body: route.body,
+            action,
+            policy: Policy::of(route),
+        }
     }
 }
 
@@ -386,7 +395,8 @@ mod tests {
             Some(exact) => PathPattern::Exact(exact.to_owned()),
             None => PathPattern::Prefix(path.to_owned()),
         };
-        Route { path, gate: Gate::open(), body: 1024, action, files_place: Place::default() }
+        let policy = crate::config::model::Policy::default();
+        Route { path, gate: Gate::open(), body: 1024, action, policy, files_place: Place::default() }
     }
 
     fn site(domains: &[&str], redirect: &[&str], routes: &[&str]) -> Site {

@@ -119,7 +119,11 @@ fn same_site((old, a): (&Config, &Site), (new, b): (&Config, &Site)) -> bool {
     let same_routes = || {
         a.routes.len() == b.routes.len()
             && a.routes.iter().zip(&b.routes).all(|(a, b)| {
-                a.path == b.path && same_gate(&a.gate, &b.gate) && a.body == b.body && a.action == b.action
+                a.path == b.path
+                    && same_gate(&a.gate, &b.gate)
+                    && a.body == b.body
+                    && a.action == b.action
+                    && a.policy == b.policy
             })
     };
     a.domains == b.domains

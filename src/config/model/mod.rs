@@ -2,6 +2,7 @@
 //! `validate`.
 
 mod acme;
+mod answer;
 mod edge;
 mod proxy;
 mod site;
@@ -9,6 +10,7 @@ mod site;
 use std::net::{IpAddr, SocketAddr};
 
 pub use acme::*;
+pub use answer::*;
 pub use edge::*;
 pub use proxy::*;
 pub use site::*;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Place, Proxy, RowId};
+use super::{Place, Policy, Proxy, RowId};
 use crate::addr::Gate;
 use crate::name::{HostPattern, Hostname};
 
@@ -60,6 +60,8 @@ pub struct Route {
     pub body: u64,
     /// What it does.
     pub action: Action,
+    /// What the edge adds to that.
+    pub policy: Policy,
     /// Where `files` stands in the file.
     pub files_place: Place,
 }

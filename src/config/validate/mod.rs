@@ -3,6 +3,7 @@
 mod acme;
 mod edge;
 mod files;
+mod headers;
 mod names;
 mod ports;
 mod route;

@@ -1,12 +1,12 @@
 //! `[[site.route]]`: what a site does with a path.
 
-use super::super::model::{Action, PathPattern, Proxy, Route};
+use super::super::model::{Action, PathPattern, Policy, Proxy, Route};
 use super::super::raw::{Table, Value};
 use super::Home;
-use super::files;
 use super::ports::gate;
 use super::sources::Sources;
 use super::target;
+use super::{files, headers};
 
 /// The statuses that send a client elsewhere (RFC 9110 section 15.4).
 const REDIRECTS: [u16; 5] = [301, 302, 303, 307, 308];
@@ -20,6 +20,7 @@ pub(super) struct Site<'a> {
     /// Timeouts, with no targets.
     pub(super) timeouts: &'a Proxy,
     pub(super) body: u64,
+    pub(super) policy: &'a Policy,
     pub(super) sources: &'a Sources,
     pub(super) home: &'a Home<'a>,
 }
@@ -44,7 +45,8 @@ fn one(table: &Table<'_>, site: &Site<'_>) -> Option<Route> {
     let body = table.size("body").unwrap_or(site.body);
     let action = action(table, site);
     let files_place = table.get("files").map(|value| value.place).unwrap_or_default();
-    Some(Route { path: path?, gate, body, action: action?, files_place })
+    let policy = Policy { headers: headers::read(table, &site.policy.headers) };
+    Some(Route { path: path?, gate, body, action: action?, policy, files_place })
 }
 
 fn action(table: &Table<'_>, site: &Site<'_>) -> Option<Action> {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::super::model::{
-    Action, Balance, Buffers, Certificate, PathPattern, Place, Proxy, Route, RowId, Site,
+    Action, Balance, Buffers, Certificate, Headers, PathPattern, Place, Policy, Proxy, Route, RowId, Site,
 };
 use super::super::raw::{Table, Value, did_you_mean};
 use super::super::schema::CERTIFICATE;
@@ -12,7 +12,7 @@ use super::super::units::show_duration;
 use super::ports::{Ports, gate};
 use super::route::Site as Inherited;
 use super::sources::Sources;
-use super::{Home, files, names, route, target};
+use super::{Home, files, headers, names, route, target};
 use crate::addr::Gate;
 use crate::name::HostPattern;
 
@@ -221,11 +221,13 @@ fn routes(table: &Table<'_>, sources: &Sources, defaults: &Defaults<'_>) -> Vec<
     let targets = table.get("upstream").and_then(|value| target::read(&value, defaults.home));
     let proxy = targets.map(|targets| Proxy { targets, ..timeouts.clone() });
     let body = table.size("body").unwrap_or(defaults.body);
+    let policy = Policy { headers: headers::read(&table.section("proxy"), &Headers::default()) };
     let inherited = Inherited {
         proxy: proxy.as_ref(),
         has_upstream: !table.lacks("upstream"),
         timeouts: &timeouts,
         body,
+        policy: &policy,
         sources,
         home: defaults.home,
     };
@@ -242,6 +244,7 @@ fn routes(table: &Table<'_>, sources: &Sources, defaults: &Defaults<'_>) -> Vec<
             gate: Gate::open(),
             body,
             action: Action::Proxy(proxy),
+            policy,
             files_place: Place::default(),
         });
     }

@@ -22,6 +22,7 @@ pub static TABLES: &[&Table] = &[
     &PROXY,
     &ROUTE,
     &REDIRECT,
+    &HEADERS,
     &CERTIFICATE,
     &SOURCE_FILE,
     &ACME,

@@ -1,8 +1,8 @@
 //! The sites.
 
 use super::{
-    BODY, Choice, Duration, Either, Flag, Is, Kind, Nothing, Path, Size, Sources, Table, Tables, Text, Texts,
-    Whole, Wrong, key, later,
+    BODY, Choice, Duration, Either, Flag, Is, Kind, Map, Nothing, Path, Size, Sources, Table, Tables, Text,
+    Texts, Whole, Wrong, key, later,
 };
 
 /// `[[site]]`
@@ -92,7 +92,12 @@ pub static PROXY: Table = Table {
             "How long a request waits while no upstream takes a connection",
         ),
         key("retries", Whole(0, 10), Is("2"), "How often a request that may be sent twice is sent again"),
-        later("headers", "Headers set or removed on responses"),
+        key(
+            "headers",
+            Kind::Table(&HEADERS),
+            Nothing,
+            "Headers set on every answer of the site, or taken off",
+        ),
     ],
 };
 
@@ -110,6 +115,12 @@ pub static ROUTE: Table = Table {
             Either("\"host:port\", \"unix:/path\", \"https://host:port\", or a list of them"),
             Nothing,
             "What answers; without the key, the site's upstream",
+        ),
+        key(
+            "headers",
+            Kind::Table(&HEADERS),
+            Nothing,
+            "Headers set or taken off, over those of [site.proxy]",
         ),
         key("redirect", Kind::Table(&REDIRECT), Nothing, "Where the client is sent instead"),
         key("files", Path, Nothing, "A directory whose files are served; what follows `path` names one"),
@@ -138,6 +149,21 @@ pub static REDIRECT: Table = Table {
     keys: &[
         key("to", Text("/new/"), Wrong, "A path on the same host, or a whole http or https URL"),
         key("status", Whole(301, 308), Is("308"), "301, 302, 303, 307 or 308"),
+    ],
+};
+
+/// `headers` of a site or a route.
+pub static HEADERS: Table = Table {
+    header: "{ set = { X-Frame-Options = \"DENY\" }, remove = [\"Server\"] }",
+    doc: "Headers of answers: the upstream's, files' and the edge's own",
+    keys: &[
+        key(
+            "set",
+            Map("a table of headers, as in { X-Frame-Options = \"DENY\" }"),
+            Nothing,
+            "Each stands once, with this value",
+        ),
+        key("remove", Texts("Server"), Nothing, "Each is taken off"),
     ],
 };
 
