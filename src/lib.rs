@@ -2,8 +2,8 @@
 //!
 //! # Rooms
 //! Imports flow one way, and a test holds it:
-//! `cli → runtime → {admin, http, acme} → snapshot → route → {upstream, files} → {tls, limit, net} → wire → config::model →
-//! {name, addr, fault}`. `observe` is a leaf that all may use. `config::raw` is seen by `config` alone.
+//! `cli → runtime → {admin, http, acme} → lobby → snapshot → route → {upstream, files} → {tls, limit, net} → wire →
+//! config::model → {name, addr, fault}`. `observe` is a leaf that all may use. `config::raw` is seen by `config` alone.
 //!
 //! | room | what is in it |
 //! |---|---|
@@ -12,6 +12,7 @@
 //! | [`admin`] | the socket that the commands speak to |
 //! | [`http`] | a connection, an exchange, and the pipeline that every request goes through |
 //! | [`acme`] | certificates that look after themselves, and the store that they are kept in |
+//! | [`lobby`] | what every connection goes through: the row's gate, the PROXY header, the counts |
 //! | [`snapshot`] | the running configuration, frozen, behind one pointer |
 //! | [`route`] | from a host and a path to a site and a route |
 //! | [`files`] | directories whose files are served, and what upstreams hand over by X-Accel-Redirect |
@@ -24,9 +25,9 @@
 //! | [`observe`] | the log and the access lines |
 //!
 //! # A request's way
-//! [`net::accept`] takes a socket from the worker's own listener, and [`http::Worker::serve`] brings it through the
-//! row's gate ([`addr::Gate::admit`]) before a byte is read, through a PROXY header where the row wants one, and
-//! through the handshake ([`tls::accept`]), where the server name chooses the site before a certificate is shown. ALPN picks
+//! [`net::accept`] takes a socket from the worker's own listener, and [`lobby::Lobby::enter`] brings it through the
+//! row's gate ([`addr::Gate::admit`]) before a byte is read, and through a PROXY header where the row wants one;
+//! [`http::Worker::serve`] through the handshake ([`tls::accept`]), where the server name chooses the site before a certificate is shown. ALPN picks
 //! `http::h1` or `http::h2`; both make the same request of what they read, and hand it to `http::pipeline`, which reads
 //! from top to bottom: host, server name, route, gates, size, answer. `http::forward` writes the head anew and gives it,
 //! with the route's permit, to [`upstream::Upstream::call`]. The answer's body is pulled from the upstream as the client
@@ -58,6 +59,7 @@ pub mod fault;
 pub mod files;
 pub mod http;
 pub mod limit;
+pub mod lobby;
 pub mod name;
 pub mod net;
 pub mod observe;

@@ -105,7 +105,8 @@ impl Snapshot {
         let https = || {
             let rows =
                 site.rows.iter().filter_map(|id| Some((self.config.rows.get(id.0)?, self.ports.get(id.0)?)));
-            rows.filter(|(row, _)| row.serve == Serve::Https).map(|(row, port)| (row.bind.address(), *port))
+            rows.filter(|(row, _)| row.serve() == Some(Serve::Https))
+                .map(|(row, port)| (row.bind.address(), *port))
         };
         let local = local.to_canonical();
         let here = https().find(|(address, _)| *address == Some(local));

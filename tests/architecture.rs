@@ -10,6 +10,7 @@ const ROWS: &[&[&str]] = &[
     &["cli"],
     &["runtime"],
     &["admin", "http", "acme"],
+    &["lobby"],
     &["snapshot"],
     &["route"],
     &["upstream", "files"],

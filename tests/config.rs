@@ -95,7 +95,8 @@ fn every_example_loads() {
 fn the_smallest_file_has_the_defaults_of_the_product() {
     let loaded = with("");
     let config = &loaded.config;
-    let rows: Vec<_> = config.rows.iter().map(|row| (row.bind.to_string(), row.serve, row.backlog)).collect();
+    let rows: Vec<_> =
+        config.rows.iter().map(|row| (row.bind.to_string(), row.serve().unwrap(), row.backlog)).collect();
     assert_eq!(rows, [("80".into(), Serve::Http, 4096), ("443".into(), Serve::Https, 4096)]);
     let site = &config.sites[0];
     assert_eq!((site.rows.len(), site.routes.len(), site.hsts), (2, 1, None));

@@ -263,7 +263,9 @@ fn wanted(snapshot: &Snapshot, common: &Rc<Common>) -> Vec<(RecordId, Rc<Tending
 /// The ways in which the site's rows can prove its names, in the order in which they are tried.
 fn methods(snapshot: &Snapshot, site: &Site, named: Option<Method>) -> Vec<Method> {
     let serves = |wanted| {
-        site.rows.iter().any(|id| snapshot.config.rows.get(id.0).is_some_and(|row| row.serve == wanted))
+        site.rows
+            .iter()
+            .any(|id| snapshot.config.rows.get(id.0).is_some_and(|row| row.serve() == Some(wanted)))
     };
     let all = [(Serve::Http, Method::Http01), (Serve::Https, Method::TlsAlpn01)];
     match named {

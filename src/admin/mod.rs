@@ -54,7 +54,7 @@ pub struct Status {
 pub struct RowStatus {
     /// Its key in `[ports]`, as typed.
     pub row: String,
-    /// `http` or `https`.
+    /// `http`, `https` or `forward`.
     pub serve: String,
     /// Where it really listens.
     pub addresses: Vec<String>,

@@ -7,7 +7,7 @@ use super::{ConfigFile, Failure, files, print};
 use crate::acme::store::{self, Seal};
 use crate::addr::{Gate, Source};
 use crate::config::model::{
-    Action, Bind, Certificate, Config, FileCache, Files, PathPattern, Place, Route, Row, RowId, Secret,
+    Action, Bind, Certificate, Config, FileCache, Files, Kind, PathPattern, Place, Route, Row, RowId, Secret,
     Serve, Site, Target,
 };
 use crate::config::problem::{Problem, Problems, render};
@@ -128,9 +128,10 @@ fn cell(gate: &Gate, source: &Source) -> &'static str {
 }
 
 fn row_name(row: &Row) -> String {
-    let kind = match row.serve {
-        Serve::Http => "HTTP",
-        Serve::Https => "HTTPS",
+    let kind = match row.kind {
+        Kind::Serve(Serve::Http) => "HTTP",
+        Kind::Serve(Serve::Https) => "HTTPS",
+        Kind::Forward(_) => "TCP",
     };
     format!("{kind} {}", row.bind)
 }

@@ -5,7 +5,7 @@ use std::net::{Ipv6Addr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use super::{Failure, UpArguments, files, print, serve};
-use crate::config::model::{Admin, Serve};
+use crate::config::model::{Admin, Kind, Serve};
 use crate::name::{HostPattern, NameError};
 use crate::runtime::{self, Origin, Ready};
 use crate::tls::Authority;
@@ -79,7 +79,7 @@ fn quoted(text: &str) -> String {
 }
 
 fn greeting(names: &[HostPattern], to: &str, ready: &Ready, root: &Path) -> String {
-    let https = ready.rows.iter().filter(|(_, serve, _)| *serve == Serve::Https);
+    let https = ready.rows.iter().filter(|(_, kind, _)| *kind == Kind::Serve(Serve::Https));
     let Some(address) = https.flat_map(|(_, _, addresses)| addresses).next() else { return String::new() };
     let port = address.port();
     let colon_port = if port == 443 { String::new() } else { format!(":{port}") };
@@ -147,7 +147,8 @@ mod tests {
 
     #[test]
     fn the_greeting_can_be_pasted() {
-        let row = |port: u16| (Bind::All(port), Serve::Https, vec![([127, 0, 0, 1], port).into()]);
+        let row =
+            |port: u16| (Bind::All(port), Kind::Serve(Serve::Https), vec![([127, 0, 0, 1], port).into()]);
         let greet = |name: &str, port| {
             let ready = Ready { rows: vec![row(port)] };
             greeting(&[HostPattern::parse(name).unwrap()], "127.0.0.1:8000", &ready, Path::new("/r.pem"))

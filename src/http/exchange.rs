@@ -62,7 +62,7 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        self.worker.access.write(&self.line());
+        self.worker.lobby.access.write(&self.line());
     }
 }
 

@@ -6,9 +6,10 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::worker::{Seat, Worker};
+use super::worker::Worker;
 use crate::addr::{ClientAddr, Permit, Port, Refused};
 use crate::config::model::{Bind, RowId, Serve};
+use crate::lobby::Seat;
 use crate::name::Hostname;
 use crate::route::SiteEntry;
 use crate::snapshot::Snapshot;
@@ -73,7 +74,7 @@ impl Link {
     /// connection which is kept alive obeys a new allow list.
     pub(super) fn standing(&self) -> Result<Rc<Standing>, Refused> {
         let mut standing = self.standing.borrow_mut();
-        if !self.worker.live.is_current(&standing.snapshot) {
+        if !self.worker.lobby.live.is_current(&standing.snapshot) {
             *standing = Rc::new(Standing::of(&self.worker, self.bind, self.peer, self.tls.as_ref())?);
         }
         Ok(Rc::clone(&standing))
@@ -82,9 +83,10 @@ impl Link {
 
 impl Standing {
     fn of(worker: &Worker, bind: Bind, peer: ClientAddr, tls: Option<&TlsFacts>) -> Result<Self, Refused> {
-        let snapshot = worker.live.load();
+        let snapshot = worker.lobby.live.load();
         let (row, rule) = snapshot.row(bind).ok_or(Refused)?;
-        if (rule.serve == Serve::Https) != tls.is_some() {
+        let served = if tls.is_some() { Serve::Https } else { Serve::Http };
+        if rule.serve() != Some(served) {
             return Err(Refused);
         }
         let permit = rule.gate.admit(peer)?;

@@ -8,12 +8,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::connection::take_place;
 use super::request::Request;
-use super::worker::Worker;
-use crate::addr::ClientAddr;
-use crate::config::model::{Row, Serve};
-use crate::snapshot::Snapshot;
+use crate::config::model::{Bind, Serve};
+use crate::lobby::Turned;
 use crate::tls;
 use crate::tls::challenges::Book;
 use crate::wire::head::Scanner;
@@ -24,21 +21,15 @@ const WELL_KNOWN: &[u8] = b"/.well-known/acme-challenge/";
 const MAX_HEAD: usize = 4096;
 
 /// Answers one connection that the row does not allow, if it is a CA's; closes any other in silence.
-pub(super) async fn answer(
-    worker: &Worker,
-    snapshot: &Snapshot,
-    rule: &Row,
-    tcp: TcpStream,
-    client: ClientAddr,
-) {
-    let Some(_guard) = take_place(worker, snapshot, rule, client) else { return };
+pub(super) async fn answer(turned: Turned, bind: Bind) {
+    let Turned::Knocking { tcp, client, serve, place: _place, snapshot } = turned else { return };
     let (book, limits) = (&snapshot.challenges, &snapshot.config.limits);
-    let answered = match rule.serve {
+    let answered = match serve {
         Serve::Http => timeout(limits.header_timeout, http(tcp, book)).await,
         Serve::Https => timeout(limits.handshake_timeout, https(tcp, book)).await,
     };
     if let Ok(Some(())) = answered {
-        tracing::debug!(%client, row = %rule.bind, "an ACME challenge was answered at a closed door");
+        tracing::debug!(%client, row = %bind, "an ACME challenge was answered at a closed door");
     }
 }
 

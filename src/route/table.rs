@@ -274,8 +274,8 @@ mod tests {
 
     use super::*;
     use crate::config::model::{
-        AccessLog, Acme, Admin, Balance, Bind, Buffers, Certificate, Limits, Log, LogFormat, LogLevel, Place,
-        Process, Row, Serve, Store, Target, Tls, TlsVersion,
+        AccessLog, Acme, Admin, Balance, Bind, Buffers, Certificate, Kind, Limits, Log, LogFormat, LogLevel,
+        Place, Process, Row, Serve, Store, Target, Tls, TlsVersion,
     };
 
     #[test]
@@ -417,7 +417,7 @@ mod tests {
     fn config(sites: Vec<Site>) -> Config {
         let row = |serve| Row {
             bind: Bind::One(SocketAddr::from(([127, 0, 0, 1], 0))),
-            serve,
+            kind: Kind::Serve(serve),
             gate: Gate::open(),
             proxy_protocol: None,
             max_connections: None,

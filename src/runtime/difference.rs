@@ -103,7 +103,7 @@ fn by_source(source: &Source) -> (String, &Source) {
 }
 
 fn same_row(a: &Row, b: &Row) -> bool {
-    a.serve == b.serve
+    a.kind == b.kind
         && same_gate(&a.gate, &b.gate)
         && a.proxy_protocol.as_deref().map(names) == b.proxy_protocol.as_deref().map(names)
         && a.max_connections == b.max_connections

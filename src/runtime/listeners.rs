@@ -74,12 +74,12 @@ impl Listeners {
 mod tests {
     use super::*;
     use crate::addr::Gate;
-    use crate::config::model::Serve;
+    use crate::config::model::{Kind, Serve};
 
     fn row(address: &str) -> Row {
         Row {
             bind: Bind::One(address.parse().unwrap()),
-            serve: Serve::Http,
+            kind: Kind::Serve(Serve::Http),
             gate: Gate::open(),
             proxy_protocol: None,
             max_connections: None,

@@ -21,7 +21,7 @@ use crate::acme::import::Lineages;
 use crate::acme::manager;
 use crate::admin::server::{Server, SocketError};
 use crate::admin::{Ask, RowStatus, Status};
-use crate::config::model::{Bind, Config, Row, Serve, Site};
+use crate::config::model::{Bind, Config, Kind, Row, Serve, Site};
 use crate::config::problem::{Problem, Problems};
 use crate::config::{self, Loaded};
 use crate::limit::connections::Connections;
@@ -62,7 +62,7 @@ impl Origin {
 #[derive(Debug)]
 pub struct Ready {
     /// The rows, in the order of the file, and where they really listen.
-    pub rows: Vec<(Bind, Serve, Vec<SocketAddr>)>,
+    pub rows: Vec<(Bind, Kind, Vec<SocketAddr>)>,
 }
 
 /// Why the edge could not run.
@@ -179,14 +179,14 @@ impl Edge {
         tracing::info!(version = env!("CARGO_PKG_VERSION"), pid, workers = config.process.workers, "ready");
         let rows = config.rows.iter();
         let row = |bind| self.listeners.addresses(bind).to_vec();
-        Ready { rows: rows.map(|own| (own.bind, own.serve, row(own.bind))).collect() }
+        Ready { rows: rows.map(|own| (own.bind, own.kind.clone(), row(own.bind))).collect() }
     }
 
     /// One line for each address of the rows that `is_new` picks.
     pub(super) fn tell_listening(&self, config: &Config, is_new: impl Fn(Bind) -> bool) {
         for row in config.rows.iter().filter(|row| is_new(row.bind)) {
             for address in self.listeners.addresses(row.bind) {
-                tracing::info!(row = %row.bind, serve = name(row.serve), %address, "listening");
+                tracing::info!(row = %row.bind, serve = name(&row.kind), %address, "listening");
             }
         }
     }
@@ -235,7 +235,7 @@ impl Edge {
         let config = &snapshot.config;
         let row = |row: &Row| RowStatus {
             row: row.bind.to_string(),
-            serve: name(row.serve).to_owned(),
+            serve: name(&row.kind).to_owned(),
             addresses: self.listeners.addresses(row.bind).iter().map(ToString::to_string).collect(),
         };
         let site = |site: &Site| site.domains.first().map(ToString::to_string);
@@ -305,10 +305,11 @@ fn log_panics(log: log::Log) {
     }));
 }
 
-fn name(serve: Serve) -> &'static str {
-    match serve {
-        Serve::Http => "http",
-        Serve::Https => "https",
+fn name(kind: &Kind) -> &'static str {
+    match kind {
+        Kind::Serve(Serve::Http) => "http",
+        Kind::Serve(Serve::Https) => "https",
+        Kind::Forward(_) => "forward",
     }
 }
 

@@ -13,9 +13,10 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 
-use crate::config::model::Bind;
-use crate::http::Worker;
+use crate::config::model::{Bind, Kind};
+use crate::http;
 use crate::limit::connections::Connections;
+use crate::lobby::Lobby;
 use crate::net::accept::{Accepted, Acceptor};
 use crate::net::listen::Bound;
 use crate::observe::access::Access;
@@ -158,19 +159,21 @@ impl Parts {
     fn run(self) {
         let Self { runtime, mut orders, open, live, access, connections, _ending } = self;
         LocalSet::new().block_on(&runtime, async move {
-            let worker = Worker::new(live, access.sink(), connections);
-            let hall = Rc::new(Hall { worker, open, emptied: Notify::new() });
+            let lobby = Lobby::new(live, access.sink(), connections);
+            let http = http::Worker::new(&lobby);
+            let hall = Rc::new(Hall { lobby, http, open, emptied: Notify::new() });
             hall.obey(&mut orders).await;
-            hall.worker.drain();
+            hall.lobby.drain();
             hall.empty().await;
-            hall.worker.flush();
+            hall.lobby.access.flush();
         });
     }
 }
 
 /// Where a thread's connections are.
 struct Hall {
-    worker: Rc<Worker>,
+    lobby: Rc<Lobby>,
+    http: Rc<http::Worker>,
     open: Arc<AtomicUsize>,
     emptied: Notify,
 }
@@ -186,7 +189,7 @@ impl Hall {
                     rows.entry(bind).or_default().extend(doors);
                 }
                 Order::Close(bind) => shut(rows.remove(&bind).unwrap_or_default()).await,
-                Order::Look(_done) => self.worker.wake_all(),
+                Order::Look(_done) => self.lobby.wake_all(),
                 Order::Drain => break,
             }
         }
@@ -196,11 +199,21 @@ impl Hall {
     /// Serves a connection in a task of its own: a panic in it ends it alone.
     fn enter(self: &Rc<Self>, accepted: Accepted, bind: Bind) {
         let seat = Seat::take(self);
-        let Accepted { stream, peer, local } = accepted;
         spawn_local(async move {
-            Rc::clone(&seat.0.worker).serve(stream, peer, local, bind).await;
+            seat.0.serve(accepted, bind).await;
             drop(seat);
         });
+    }
+
+    /// Hands a connection that may come in to those who speak what its row is there for.
+    async fn serve(&self, accepted: Accepted, bind: Bind) {
+        match self.lobby.enter(accepted, bind).await {
+            Ok(entered) => match entered.kind {
+                Kind::Serve(serve) => Rc::clone(&self.http).serve(entered, serve, bind).await,
+                Kind::Forward(_) => {}
+            },
+            Err(turned) => Box::pin(self.http.turn_away(turned, bind)).await,
+        }
     }
 
     async fn empty(&self) {

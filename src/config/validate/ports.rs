@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::super::model::{Bind, Place, Row, RowId, Serve};
+use super::super::model::{Bind, Kind, Place, Row, RowId, Serve};
 use super::super::raw::{Report, Table, Value, nearest};
 use super::super::schema::PORT;
 use super::sources::Sources;
@@ -72,7 +72,7 @@ fn standard(port: u16, serve: Serve) -> Declared {
     let bind = Bind::All(port);
     let row = Row {
         bind,
-        serve,
+        kind: Kind::Serve(serve),
         gate: Gate::open(),
         proxy_protocol: None,
         max_connections: None,
@@ -158,7 +158,7 @@ fn declare(bind: Option<Bind>, place: Place, value: &Value<'_>, sources: &Source
     let backlog = table.whole("backlog").and_then(|count| count.try_into().ok()).unwrap_or(BACKLOG);
     let row = bind.zip(serve).map(|(bind, serve)| Row {
         bind,
-        serve,
+        kind: Kind::Serve(serve),
         gate,
         proxy_protocol,
         max_connections,

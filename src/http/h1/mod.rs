@@ -22,10 +22,10 @@ use super::link::Link;
 use super::pipeline;
 use super::request::{Protocol, Request};
 use super::response::{Payload, Response};
-use super::worker::LAST_CALL;
 use super::{respond, tunnel};
 use crate::config::model::Limits;
 use crate::fault::Fault;
+use crate::lobby::LAST_CALL;
 use crate::upstream::Chunk;
 use crate::wire::head::{MAX_REQUEST_HEAD, MAX_TARGET, Scanner};
 
@@ -96,7 +96,7 @@ fn poll_head<S: AsyncRead + AsyncWrite + Unpin>(
             Err(fault) => return Poll::Ready(Next::Request(Err(fault))),
         }
         let idle = wire.buffer.is_empty();
-        let leaves = || link.standing().is_err() || (!first && link.worker.is_draining());
+        let leaves = || link.standing().is_err() || (!first && link.worker.lobby.is_draining());
         if idle && leaves() {
             return Poll::Ready(Next::End);
         }
@@ -112,7 +112,7 @@ fn poll_head<S: AsyncRead + AsyncWrite + Unpin>(
                     wire.deadline.set(waited);
                     wire.rest();
                 }
-                if idle && link.worker.is_draining() {
+                if idle && link.worker.lobby.is_draining() {
                     wire.deadline.set_at_most(LAST_CALL);
                 }
                 ready!(wire.deadline.poll_passed(cx));
@@ -227,7 +227,7 @@ fn begin<S: AsyncRead + AsyncWrite + Unpin>(
     wire.expects_continue = false;
     let request = exchange.request.as_ref();
     let keep = !response.close
-        && !link.worker.is_draining()
+        && !link.worker.lobby.is_draining()
         && request.is_some_and(Request::keeps_alive)
         // What nobody will read would be taken for the next request.
         && (wire.body_done || matches!(response.payload, Payload::Upstream(_) | Payload::Ahead(_)));

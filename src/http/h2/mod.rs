@@ -21,10 +21,10 @@ use self::body::Body;
 use super::exchange::Exchange;
 use super::link::Link;
 use super::response::{Payload, Response};
-use super::worker::LAST_CALL;
 use super::{pipeline, respond};
 use crate::config::model::Limits;
 use crate::fault::Fault;
+use crate::lobby::LAST_CALL;
 use crate::wire::deadline::Deadline;
 use crate::wire::head::MAX_REQUEST_HEAD;
 
@@ -104,7 +104,7 @@ fn poll_connection<S: AsyncRead + AsyncWrite + Unpin + 'static>(
             leaving.said = true;
             continue;
         }
-        let leave = streams.link.worker.is_draining() || streams.link.standing().is_err();
+        let leave = streams.link.worker.lobby.is_draining() || streams.link.standing().is_err();
         if !leave && leaving.poll_idle(streams, limits, cx).is_pending() {
             return Poll::Pending;
         }
@@ -141,7 +141,7 @@ impl Leaving {
         if !self.deadline.is_set() {
             self.deadline.set(limits.handshake_timeout);
         }
-        if streams.link.worker.is_draining() {
+        if streams.link.worker.lobby.is_draining() {
             self.deadline.set_at_most(LAST_CALL);
         }
         self.deadline.poll_passed(cx)

@@ -1,0 +1,71 @@
+//! What every connection of a worker thread goes through and shares, whatever is spoken on it: the way in, the count, and
+//! a seat by which the worker can wake it. Nothing in here is locked: a worker is one thread.
+//!
+//! - `entrance`: from an accepted socket to one that may come in: [`Lobby::enter`]
+//! - `seat`: how connections hear that the edge leaves: [`Seat`]
+
+mod entrance;
+mod seat;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::task::Waker;
+
+pub use entrance::{Ends, Entered, Turned};
+pub use seat::{LAST_CALL, Seat};
+
+use crate::limit::connections::Connections;
+use crate::observe::access::Sink;
+use crate::snapshot::Live;
+
+/// One worker's share of the edge, as all of its connections see it.
+pub struct Lobby {
+    /// The running configuration.
+    pub live: Live,
+    /// The way into the access log.
+    pub access: Sink,
+    connections: Connections,
+    draining: Cell<bool>,
+    open: RefCell<slab::Slab<Option<Waker>>>,
+}
+
+impl Lobby {
+    /// A lobby without connections. Call it on the worker's own runtime, inside its `LocalSet`.
+    pub fn new(live: Live, access: Sink, connections: Connections) -> Rc<Self> {
+        let (draining, open) = Default::default();
+        let lobby = Rc::new(Self { live, access, connections, draining, open });
+        let flushing = Rc::clone(&lobby);
+        tokio::task::spawn_local(async move { flushing.access.keep_flushed().await });
+        lobby
+    }
+
+    /// Tells every connection to finish: idle ones close at once, the others after the requests in flight.
+    pub fn drain(&self) {
+        self.draining.set(true);
+        self.wake_all();
+    }
+
+    /// Whether the edge leaves.
+    pub fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// Lets every idle connection look at the configuration again, after a reload.
+    pub fn wake_all(&self) {
+        for (_, waker) in &*self.open.borrow() {
+            if let Some(waker) = waker {
+                waker.wake_by_ref();
+            }
+        }
+    }
+
+    /// How many connections are open.
+    pub fn open(&self) -> usize {
+        self.open.borrow().len()
+    }
+
+    /// Counts a connection for as long as the seat lives.
+    pub fn take_seat(self: &Rc<Self>) -> Seat {
+        Seat::take(self)
+    }
+}
