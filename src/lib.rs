@@ -22,7 +22,7 @@
 //! | [`wire`] | HTTP/1.1's heads, framing and chunks, as both sides of the edge speak it |
 //! | [`config`] | what was typed, what is wrong with it, and what is true |
 //! | [`name`], [`addr`], [`fault`] | hosts, addresses and their permits, every bad end |
-//! | [`observe`] | the log and the access lines |
+//! | [`observe`] | the log, the access lines, and what the workers count |
 //!
 //! # A request's way
 //! [`net::accept`] takes a socket from the worker's own listener, and [`lobby::Lobby::enter`] brings it through the
@@ -33,7 +33,7 @@
 //! with the route's permit, to [`upstream::Upstream::call`]. The answer's body is pulled from the upstream as the client
 //! takes it, in the client's own task. A route with files is answered by [`files::serve()`], with the same permit, and so is a request that an
 //! upstream hands over with X-Accel-Redirect. Every [`fault::Fault`] becomes a page in `http::respond`; dropping the exchange writes
-//! the one access line.
+//! the one access line and counts the request.
 //!
 //! # A certificate's way
 //! [`tls::SiteTls::load`] reads and checks files, or has [`tls::Authority`] issue a leaf; a handshake takes what is there.

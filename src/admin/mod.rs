@@ -2,16 +2,20 @@
 //! and root may open.
 //!
 //! `POST /v1/reload` answers a [`Reloaded`], `GET /v1/status` a [`Status`], `GET /v1/certificates` the
-//! [`Certificates`], `POST /v1/certificates/renew?name=…` and `…/revoke?name=…` a [`Told`]. A field is never renamed or given
+//! [`Certificates`], `POST /v1/certificates/renew?name=…` and `…/revoke?name=…` a [`Told`], and `GET /metrics` the text that
+//! Prometheus reads. A field is never renamed or given
 //! another meaning within `/v1`; new ones may appear.
 
 pub mod certificates;
 pub mod client;
 pub mod server;
+mod web;
 
 use certificates::{Certificates, Told, Wish};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
+
+use crate::observe::metrics::Dialect;
 
 /// What the socket asks of the running edge.
 #[derive(Debug)]
@@ -22,6 +26,8 @@ pub enum Ask {
     Status(oneshot::Sender<Status>),
     /// What there is to know about its certificates.
     Certificates(oneshot::Sender<Certificates>),
+    /// The metrics, as text.
+    Metrics(Dialect, oneshot::Sender<String>),
     /// To do something with the certificate for a name, as it was typed.
     Certificate(Wish, String, oneshot::Sender<Told>),
 }

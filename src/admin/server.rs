@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::Ask;
 use super::certificates::{Told, Wish};
+use super::web;
 
 /// How long the socket rests after an error, as when descriptors have run out.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -159,7 +160,7 @@ async fn answer(
             | "/v1/certificates/renew"
             | "/v1/certificates/revoke",
         ) => refuse(StatusCode::METHOD_NOT_ALLOWED),
-        _ => refuse(StatusCode::NOT_FOUND),
+        _ => web::answer(&request, &asks).await.unwrap_or_else(|| refuse(StatusCode::NOT_FOUND)),
     })
 }
 
@@ -170,7 +171,10 @@ async fn wish(asks: &mpsc::Sender<Ask>, wish: Wish, request: &Request<Incoming>)
     ask(asks, |reply| Ask::Certificate(wish, name, reply)).await
 }
 
-async fn ask<T>(asks: &mpsc::Sender<Ask>, make: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Option<T> {
+pub(super) async fn ask<T>(
+    asks: &mpsc::Sender<Ask>,
+    make: impl FnOnce(oneshot::Sender<T>) -> Ask,
+) -> Option<T> {
     let (sender, receiver) = oneshot::channel();
     asks.send(make(sender)).await.ok()?;
     receiver.await.ok()
@@ -222,6 +226,7 @@ mod tests {
             match ask {
                 Ask::Status(reply) => reply.send(status()).unwrap(),
                 Ask::Reload(reply) => drop(reply),
+                Ask::Metrics(_, reply) => reply.send("up 1\n".to_owned()).unwrap(),
                 Ask::Certificates(reply) => reply.send(Certificates::default()).unwrap(),
                 Ask::Certificate(wish, name, reply) => {
                     reply.send(Told { ok: wish == Wish::Renew, message: name }).unwrap();

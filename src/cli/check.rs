@@ -7,8 +7,7 @@ use super::{ConfigFile, Failure, files, print};
 use crate::acme::store::{self, Seal};
 use crate::addr::{Gate, Source};
 use crate::config::model::{
-    Action, Bind, Certificate, Config, FileCache, Files, Kind, PathPattern, Place, Route, Row, RowId, Secret,
-    Serve, Site, Target,
+    Action, Bind, Certificate, Config, FileCache, Files, Kind, Place, Route, Row, RowId, Secret, Serve, Site,
 };
 use crate::config::problem::{Problem, Problems, render};
 use crate::config::{self, Loaded, show_duration};
@@ -206,16 +205,12 @@ fn routes(out: &mut String, site: &Site) {
 }
 
 fn route(route: &Route) -> [String; 3] {
-    let path = match &route.path {
-        PathPattern::Prefix(path) => path.clone(),
-        PathPattern::Exact(path) => format!("= {path}"),
-    };
     let target = match &route.action {
-        Action::Proxy(proxy) => proxy.targets.iter().map(target).collect::<Vec<_>>().join(", "),
+        Action::Proxy(proxy) => proxy.targets.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
         Action::Redirect { to, status } => format!("{status} to {to}"),
         Action::Files(files) => folder(files),
     };
-    [path, gate(&route.gate), format!("→ {target}")]
+    [route.path.to_string(), gate(&route.gate), format!("→ {target}")]
 }
 
 fn folder(files: &Files) -> String {
@@ -230,20 +225,6 @@ fn folder(files: &Files) -> String {
         text += if said { what } else { "" };
     }
     text
-}
-
-fn target(target: &Target) -> String {
-    match target {
-        Target::Tcp { host, port, tls } => {
-            let scheme = if *tls { "https://" } else { "" };
-            if host.contains(':') {
-                format!("{scheme}[{host}]:{port}")
-            } else {
-                format!("{scheme}{host}:{port}")
-            }
-        }
-        Target::Unix(path) => format!("unix:{}", path.display()),
-    }
 }
 
 fn gate(gate: &Gate) -> String {

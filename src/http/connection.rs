@@ -48,11 +48,15 @@ async fn https(worker: Rc<Worker>, seat: Seat, tcp: TcpStream, client: ClientAdd
     let Some(shaken) = seat.unless_leaving(shaking).await else { return };
     match shaken {
         Ok(shaken) => {
+            worker.lobby.meter.handshake(shaken.version, shaken.resumed);
             if let Some(serving) = http(worker, seat, client, at, shaken) {
                 serving.await;
             }
         }
         Err(refusal) => {
+            if refusal.reason != Reason::Challenge {
+                worker.lobby.meter.handshake_failed(refusal.reason.token());
+            }
             let name = refusal.name.as_ref().map(Hostname::as_str);
             tracing::debug!(%client, reason = refusal.reason.token(), name, "handshake refused");
         }

@@ -11,6 +11,7 @@ use super::worker::Worker;
 use crate::addr::ClientAddr;
 use crate::fault::Fault;
 use crate::observe::access::{Line, Tls};
+use crate::observe::metrics::{Measured, Series};
 use crate::route::{Policy, SiteEntry};
 use crate::upstream::Trace;
 use crate::wire::Known;
@@ -27,6 +28,8 @@ pub(super) struct Exchange {
     pub(super) site: Option<Arc<SiteEntry>>,
     /// What the route adds; None: nothing, or no route was found.
     pub(super) policy: Option<Arc<Policy>>,
+    /// What it is counted as.
+    pub(super) series: Series,
     pub(super) trace: Trace,
     pub(super) fault: Option<Fault>,
     /// 0 until an answer was begun.
@@ -41,6 +44,7 @@ pub(super) struct Exchange {
 
 impl Exchange {
     pub(super) fn new(link: &Rc<Link>, request: Option<Request>) -> Self {
+        link.worker.lobby.meter.begin();
         Self {
             worker: Rc::clone(&link.worker),
             link: Rc::clone(link),
@@ -49,6 +53,7 @@ impl Exchange {
             client: link.peer,
             site: None,
             policy: None,
+            series: Series::NONE,
             trace: Trace::default(),
             fault: None,
             status: 0,
@@ -62,7 +67,9 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        self.worker.lobby.access.write(&self.line());
+        let line = self.line();
+        self.worker.lobby.meter.end(&self.measured(&line));
+        self.worker.lobby.access.write(&line);
     }
 }
 
@@ -70,6 +77,26 @@ impl Exchange {
     /// Since the head was whole.
     pub(super) fn elapsed(&self) -> std::time::Duration {
         self.start.elapsed()
+    }
+
+    /// The site that was found, and what its requests are counted as until a route is.
+    pub(super) fn found(&mut self, site: Arc<SiteEntry>) {
+        self.series = site.series;
+        self.site = Some(site);
+    }
+
+    fn measured(&self, line: &Line<'_>) -> Measured {
+        let is_websocket = self.request.as_ref().is_some_and(|request| request.websocket);
+        Measured {
+            series: self.series,
+            status: line.status,
+            fault: line.refused,
+            total: (!is_websocket).then_some(line.total),
+            first_byte: line.first_byte,
+            retries: self.trace.tries.saturating_sub(1),
+            received: line.request_bytes,
+            sent: line.response_bytes,
+        }
     }
 
     fn line(&self) -> Line<'_> {

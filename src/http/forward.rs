@@ -59,7 +59,7 @@ async fn outgoing(
     let buffers = &upstream.proxy().buffers;
     let (mut body, mut framing, mut again) = (body, request.framing, None);
     if let Some(incoming) = body.take_if(|_| buffers.request) {
-        let collected = spool::collect(incoming, buffers, upstream.disk()).await?;
+        let collected = spool::collect(incoming, buffers, upstream.disk(), &exchange.worker).await?;
         if collected.trailers.is_none() {
             framing = if collected.length == 0 { Framing::None } else { Framing::Length(collected.length) };
         }
@@ -229,7 +229,7 @@ fn response(
             Payload::Empty
         }
         _ if at_once => Payload::Upstream(Box::new(call)),
-        _ => Payload::Ahead(Box::new(Ahead::new(call, buffers, upstream.disk()))),
+        _ => Payload::Ahead(Box::new(Ahead::new(call, buffers, upstream.disk(), &exchange.worker))),
     };
     Ok(Response { status, head, length, payload, close: false })
 }

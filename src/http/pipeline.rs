@@ -58,7 +58,7 @@ fn plain(exchange: &mut Exchange, standing: &Standing) -> Response {
     }
     let port = standing.snapshot.https_port(&site, exchange.link.local.ip());
     let location = https_url(&host, port, request.target());
-    exchange.site = Some(site);
+    exchange.found(site);
     exchange.status = StatusCode::PERMANENT_REDIRECT.as_u16();
     respond::redirect(exchange, StatusCode::PERMANENT_REDIRECT, &location)
 }
@@ -71,6 +71,7 @@ async fn answer(
 ) -> Result<Response, Fault> {
     let Some(request) = &exchange.request else { return Err(Fault::internal("a request without a head")) };
     let site = site(exchange, standing, request)?;
+    exchange.series = site.series;
     exchange.site = Some(Arc::clone(&site));
     let policy = standing.snapshot.config.client_address.as_ref();
     exchange.client = forwarded::client(policy, exchange.link.peer, &request.head);
@@ -82,6 +83,7 @@ async fn answer(
     let path = normalize(path).map_err(bad_path)?;
     let route = site.route(&path).ok_or(Fault::NoRoute)?;
     exchange.policy.clone_from(&route.policy);
+    exchange.series = route.series;
     let permit =
         route.gate.admit_route(standing.permit, &site.gate, exchange.client).map_err(|_| Fault::Forbidden)?;
     if let Some(response) = canonical(exchange, &site, request) {

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
 
+use super::worker::Worker;
 use crate::config::model::Buffers;
 use crate::fault::Fault;
 use crate::upstream::{Call, Chunk, DiskBudget};
@@ -37,6 +38,7 @@ struct Spool {
     budget: Arc<DiskBudget>,
     /// What is left of the budget to others, in octets.
     reserve: u64,
+    worker: Rc<Worker>,
 }
 
 /// Why bytes cannot wait.
@@ -51,8 +53,9 @@ enum Full {
 }
 
 impl Spool {
-    fn new(buffers: &Buffers, budget: &Arc<DiskBudget>, reserve: u64) -> Self {
+    fn new(buffers: &Buffers, budget: &Arc<DiskBudget>, reserve: u64, worker: &Rc<Worker>) -> Self {
         Self {
+            worker: Rc::clone(worker),
             reserve,
             memory: VecDeque::new(),
             in_memory: 0,
@@ -69,7 +72,15 @@ impl Spool {
 
     fn hold_in_memory(&mut self, bytes: Bytes) {
         self.in_memory += bytes.len() as u64;
+        self.worker.lobby.meter.buffered(bytes.len() as u64);
         self.memory.push_back(bytes);
+    }
+
+    fn take_from_memory(&mut self) -> Option<Bytes> {
+        let bytes = self.memory.pop_front()?;
+        self.in_memory -= bytes.len() as u64;
+        self.worker.lobby.meter.unbuffered(bytes.len() as u64);
+        Some(bytes)
     }
 
     /// Writing goes to the page cache: the worker does not wait for the disk unless the kernel makes every writer wait.
@@ -116,6 +127,7 @@ impl Spool {
 impl Drop for Spool {
     fn drop(&mut self) {
         self.budget.give_back(self.written);
+        self.worker.lobby.meter.unbuffered(self.in_memory);
     }
 }
 
@@ -131,8 +143,10 @@ pub(super) async fn collect(
     mut body: Body,
     buffers: &Buffers,
     budget: &Arc<DiskBudget>,
+    worker: &Rc<Worker>,
 ) -> Result<Rc<Collected>, Fault> {
-    let mut collected = Collected { spool: Spool::new(buffers, budget, 0), length: 0, trailers: None };
+    let spool = Spool::new(buffers, budget, 0, worker);
+    let mut collected = Collected { spool, length: 0, trailers: None };
     while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
         match frame?.into_data() {
             Ok(data) if data.is_empty() => {}
@@ -216,9 +230,9 @@ pub(super) struct Ahead {
 }
 
 impl Ahead {
-    pub(super) fn new(call: Call, buffers: &Buffers, budget: &Arc<DiskBudget>) -> Self {
+    pub(super) fn new(call: Call, buffers: &Buffers, budget: &Arc<DiskBudget>, worker: &Rc<Worker>) -> Self {
         // An answer without room goes at its client's pace, a request without room fails: half is left to requests.
-        let spool = Spool::new(buffers, budget, buffers.disk / 2);
+        let spool = Spool::new(buffers, budget, buffers.disk / 2, worker);
         Self { call, spool, at: 0, held: None, ended: None, patience: Deadline::default(), full: false }
     }
 
@@ -289,8 +303,7 @@ impl Ahead {
 
     /// What the client gets next: memory before disk before what found no room.
     fn take(&mut self) -> io::Result<Option<Bytes>> {
-        if let Some(bytes) = self.spool.memory.pop_front() {
-            self.spool.in_memory -= bytes.len() as u64;
+        if let Some(bytes) = self.spool.take_from_memory() {
             return Ok(Some(bytes));
         }
         if self.spool.written > 0 {

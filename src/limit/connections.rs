@@ -46,6 +46,17 @@ pub enum Full {
     Client,
 }
 
+impl Full {
+    /// One word for metrics.
+    pub fn token(self) -> &'static str {
+        match self {
+            Self::Total => "connections",
+            Self::Row => "max_connections",
+            Self::Client => "connections_per_client",
+        }
+    }
+}
+
 /// A counted connection, until it is dropped.
 #[derive(Debug)]
 #[must_use = "the connection counts as closed when this is dropped"]

@@ -12,6 +12,7 @@ use crate::config::model::{Bind, Kind, Row, Serve};
 use crate::limit::connections::{Ceilings, Full, Guard};
 use crate::net::accept::Accepted;
 use crate::net::proxy_protocol;
+use crate::observe::metrics::Open;
 use crate::snapshot::Snapshot;
 
 /// A connection that may come in. It counts against the limits for as long as this lives.
@@ -29,7 +30,13 @@ pub struct Entered {
     /// What the row is there for.
     pub kind: Kind,
     /// Its place in the counts.
-    pub place: Guard,
+    pub place: Place,
+}
+
+/// A connection's place in the counts: of the limits, and of the metrics.
+pub struct Place {
+    _guard: Guard,
+    _open: Open,
 }
 
 /// The two ends of a connection: those of the socket, or those that its PROXY header names.
@@ -68,19 +75,28 @@ impl Lobby {
         let (_, row) = snapshot.row(bind).ok_or(Turned::Away)?;
         let Accepted { stream: mut tcp, peer, local } = accepted;
         let ends = ends_of(&mut tcp, Ends { source: peer, destination: local }, row, &snapshot).await;
-        let ends = ends.ok_or(Turned::Away)?;
+        let ends = ends.map_err(|why| self.turn(bind, why))?;
         let client = ClientAddr::new(ends.source.ip());
         let Ok(permit) = row.gate.admit(client) else {
+            self.meter.refused(bind, "address");
             tracing::debug!(%client, row = %bind, "refused: the row does not allow the address");
             return Err(self.knock(tcp, client, row, Arc::clone(&snapshot)));
         };
         match self.take_place(&snapshot, row, client) {
-            Ok(place) => Ok(Entered { tcp, client, ends, local, permit, kind: row.kind.clone(), place }),
+            Ok(guard) => {
+                let place = Place { _guard: guard, _open: self.meter.connection(bind) };
+                Ok(Entered { tcp, client, ends, local, permit, kind: row.kind.clone(), place })
+            }
             Err(full) => {
                 tracing::debug!(%client, %full, "closed: too many connections");
-                Err(Turned::Away)
+                Err(self.turn(bind, full.token()))
             }
         }
+    }
+
+    fn turn(&self, bind: Bind, why: &'static str) -> Turned {
+        self.meter.refused(bind, why);
+        Turned::Away
     }
 
     /// Whether a connection that the gate turns away may be a CA's.
@@ -106,26 +122,32 @@ impl Lobby {
 }
 
 /// The socket's ends, or on a row that requires it those that a PROXY header names, which only the named peers may send.
-async fn ends_of(tcp: &mut TcpStream, ends: Ends, row: &Row, snapshot: &Snapshot) -> Option<Ends> {
-    let Some(proxies) = &row.proxy_protocol else { return Some(ends) };
+/// The error is one word.
+async fn ends_of(
+    tcp: &mut TcpStream,
+    ends: Ends,
+    row: &Row,
+    snapshot: &Snapshot,
+) -> Result<Ends, &'static str> {
+    let Some(proxies) = &row.proxy_protocol else { return Ok(ends) };
     let peer = ClientAddr::new(ends.source.ip());
     if !proxies.iter().any(|source| source.contains(peer)) {
         tracing::debug!(%peer, "refused: only the row's proxies may connect");
-        return None;
+        return Err("not_a_proxy");
     }
     let deadline = snapshot.config.limits.handshake_timeout;
     match Box::pin(timeout(deadline, proxy_protocol::read(tcp))).await {
-        Ok(Ok(header)) => Some(Ends {
+        Ok(Ok(header)) => Ok(Ends {
             source: header.source.unwrap_or(ends.source),
             destination: header.destination.unwrap_or(ends.destination),
         }),
         Ok(Err(error)) => {
             tracing::info!(%peer, %error, "closed: the PROXY header is missing or broken");
-            None
+            Err("proxy_header")
         }
         Err(_) => {
             tracing::info!(%peer, "closed: no PROXY header came in time");
-            None
+            Err("proxy_header")
         }
     }
 }

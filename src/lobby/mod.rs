@@ -16,6 +16,7 @@ pub use seat::{LAST_CALL, Seat};
 
 use crate::limit::connections::Connections;
 use crate::observe::access::Sink;
+use crate::observe::metrics::Meter;
 use crate::snapshot::Live;
 
 /// One worker's share of the edge, as all of its connections see it.
@@ -24,6 +25,8 @@ pub struct Lobby {
     pub live: Live,
     /// The way into the access log.
     pub access: Sink,
+    /// What the worker counts with.
+    pub meter: Meter,
     connections: Connections,
     draining: Cell<bool>,
     open: RefCell<slab::Slab<Option<Waker>>>,
@@ -31,9 +34,9 @@ pub struct Lobby {
 
 impl Lobby {
     /// A lobby without connections. Call it on the worker's own runtime, inside its `LocalSet`.
-    pub fn new(live: Live, access: Sink, connections: Connections) -> Rc<Self> {
+    pub fn new(live: Live, access: Sink, meter: Meter, connections: Connections) -> Rc<Self> {
         let (draining, open) = Default::default();
-        let lobby = Rc::new(Self { live, access, connections, draining, open });
+        let lobby = Rc::new(Self { live, access, meter, connections, draining, open });
         let flushing = Rc::clone(&lobby);
         tokio::task::spawn_local(async move { flushing.access.keep_flushed().await });
         lobby

@@ -1,6 +1,7 @@
-//! What the edge says about itself: the log and the access lines.
+//! What the edge says about itself: the log, the access lines and the metrics.
 
 pub mod access;
 mod clock;
 pub mod log;
+pub mod metrics;
 mod outlet;

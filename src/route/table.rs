@@ -9,6 +9,7 @@ use crate::addr::Gate;
 use crate::config::model::{Action, Config, PathPattern, Proxy, Route, RowId, Site};
 use crate::files::Folder;
 use crate::name::{HostPattern, Hostname};
+use crate::observe::metrics::{Labels, Series};
 use crate::upstream::Upstream;
 
 /// Every site by row and name. A look-up costs one hash, two for a wildcard, however many sites there are.
@@ -17,6 +18,7 @@ pub struct Table {
     rows: Box<[Names]>,
     sites: Box<[Arc<SiteEntry>]>,
     upstreams: HashMap<Proxy, Arc<Upstream>>,
+    labels: Labels,
 }
 
 /// A site as requests meet it.
@@ -32,6 +34,8 @@ pub struct SiteEntry {
     pub canonical: Option<Hostname>,
     /// The rows that serve it.
     pub rows: Box<[RowId]>,
+    /// What its requests are counted as before their route is known.
+    pub series: Series,
     redirect: Box<[Hostname]>,
     exact: Box<[(Box<[u8]>, RouteEntry)]>,
     prefixes: Box<[Prefix]>,
@@ -50,6 +54,8 @@ pub struct RouteEntry {
     pub action: RouteAction,
     /// What the edge adds to that; None: nothing.
     pub policy: Option<Arc<Policy>>,
+    /// What its requests are counted as.
+    pub series: Series,
 }
 
 /// What a route does.
@@ -88,15 +94,17 @@ struct Prefix {
 }
 
 impl Table {
-    /// Builds the table. An upstream that `previous` has, word for word, is kept with its pools and its state.
+    /// Builds the table. An upstream that `previous` has, word for word, is kept with its pools and its state, and so are
+    /// the labels of the metrics.
     pub fn build(config: &Config, previous: Option<&Self>) -> Self {
+        let mut labels = previous.map(|table| table.labels.clone()).unwrap_or_default();
         let mut upstreams = HashMap::new();
         let mut upstream = |proxy: &Proxy| kept_or_new(proxy, &mut upstreams, previous);
         let sites: Box<[_]> = config
             .sites
             .iter()
             .enumerate()
-            .map(|(index, site)| Arc::new(SiteEntry::build(index, site, &mut upstream)))
+            .map(|(index, site)| Arc::new(SiteEntry::build(index, site, &mut upstream, &mut labels)))
             .collect();
         let mut rows: Box<[Names]> = config.rows.iter().map(|_| Names::default()).collect();
         for (site, entry) in config.sites.iter().zip(&sites) {
@@ -106,7 +114,7 @@ impl Table {
                 }
             }
         }
-        Self { rows, sites, upstreams }
+        Self { rows, sites, upstreams, labels }
     }
 
     /// The site that `host`, in its canonical form, names on a row.
@@ -123,6 +131,11 @@ impl Table {
         &self.sites
     }
 
+    /// What the metrics call its sites and routes.
+    pub fn labels(&self) -> &Labels {
+        &self.labels
+    }
+
     /// Every upstream once, in no order.
     pub fn upstreams(&self) -> impl Iterator<Item = &Arc<Upstream>> {
         self.upstreams.values()
@@ -130,11 +143,20 @@ impl Table {
 }
 
 impl SiteEntry {
-    fn build(index: usize, site: &Site, upstream: &mut impl FnMut(&Proxy) -> Arc<Upstream>) -> Self {
+    fn build(
+        index: usize,
+        site: &Site,
+        upstream: &mut impl FnMut(&Proxy) -> Arc<Upstream>,
+        labels: &mut Labels,
+    ) -> Self {
+        let canonical = site.domains.iter().find_map(exact_name).cloned();
+        let first = || site.domains.first().map(ToString::to_string).unwrap_or_default();
+        let name = canonical.as_ref().map_or_else(first, ToString::to_string);
         let mut exact = Vec::new();
         let mut prefixes = Vec::new();
         for route in &site.routes {
-            let entry = RouteEntry::build(route, upstream);
+            let series = labels.series(&name, &route.path.to_string());
+            let entry = RouteEntry::build(route, upstream, series);
             match &route.path {
                 PathPattern::Exact(text) => exact.push((text.as_bytes().into(), entry)),
                 PathPattern::Prefix(text) => prefixes.push((text.as_bytes().into(), entry)),
@@ -144,8 +166,9 @@ impl SiteEntry {
             index,
             gate: site.gate.clone(),
             hsts: site.hsts,
-            canonical: site.domains.iter().find_map(exact_name).cloned(),
+            canonical,
             rows: site.rows.as_slice().into(),
+            series: labels.series(&name, ""),
             redirect: site.redirect.as_slice().into(),
             exact: sorted(exact).into(),
             prefixes: with_parents(sorted(prefixes)),
@@ -189,7 +212,7 @@ impl RouteEntry {
         }
     }
 
-    fn build(route: &Route, upstream: &mut impl FnMut(&Proxy) -> Arc<Upstream>) -> Self {
+    fn build(route: &Route, upstream: &mut impl FnMut(&Proxy) -> Arc<Upstream>, series: Series) -> Self {
         let action = match &route.action {
             Action::Proxy(proxy) => RouteAction::Proxy(upstream(proxy)),
             Action::Redirect { to, status } => {
@@ -204,6 +227,7 @@ impl RouteEntry {
             body: route.body,
             action,
             policy: Policy::of(route),
+            series,
         }
     }
 }
@@ -368,10 +392,7 @@ mod tests {
     }
 
     fn spelled(route: &RouteEntry) -> String {
-        match &route.path {
-            PathPattern::Prefix(text) => text.clone(),
-            PathPattern::Exact(text) => format!("= {text}"),
-        }
+        route.path.to_string()
     }
 
     const BUFFERS: Buffers = Buffers { request: true, response: true, memory: 65_536, disk: 0 };

@@ -10,6 +10,7 @@ pub mod inventory;
 mod listeners;
 mod privileges;
 mod reload;
+mod scrape;
 mod server;
 mod signals;
 mod workers;

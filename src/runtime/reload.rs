@@ -27,7 +27,9 @@ struct Next {
 impl Edge {
     /// Reads the configuration again and takes it over, or says why not, in the log too.
     pub(super) async fn reload(&mut self) -> Reloaded {
-        match self.prepare().await {
+        let prepared = self.prepare().await;
+        self.scraped.reloads.count(prepared.is_ok());
+        match prepared {
             Ok(next) => self.take_over(next).await,
             Err(problems) => {
                 tracing::error!(problems, "reload refused: the running configuration stays");

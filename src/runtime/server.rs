@@ -13,6 +13,7 @@ use tokio::task::LocalSet;
 
 use super::listeners::{Listeners, Prepared};
 use super::privileges::{self, DropError, Target};
+use super::scrape::Scraped;
 use super::signals::{Signals, Told};
 use super::workers::Workers;
 use super::{certificates, drain, inventory};
@@ -28,6 +29,7 @@ use crate::limit::connections::Connections;
 use crate::net::listen::BindError;
 use crate::observe::access::{Access, Destination};
 use crate::observe::log;
+use crate::observe::metrics::Metrics;
 use crate::snapshot::{Live, Snapshot};
 use crate::tls::Shared;
 
@@ -132,6 +134,7 @@ pub(super) struct Edge {
     pub(super) access: Access,
     pub(super) log: log::Log,
     pub(super) commands: mpsc::Sender<Command>,
+    pub(super) scraped: Scraped,
     started: OffsetDateTime,
 }
 
@@ -160,8 +163,9 @@ impl Edge {
         let destination = Destination::open(&access).map_err(system("[log] access"))?;
         let access = Access::start(destination).map_err(system("the access log's thread"))?;
         let connections = Connections::default();
-        let workers =
-            Workers::start(count, &live, &access, &connections).map_err(system("a worker thread"))?;
+        let metrics = Metrics::default();
+        let workers = Workers::start(count, &live, &access, &metrics, &connections)
+            .map_err(system("a worker thread"))?;
         listeners.commit(prepared, |bind, bound| workers.listen(bind, bound));
         let (asking, asks) = mpsc::channel(8);
         tokio::spawn(async move { server.run(asking).await });
@@ -169,7 +173,9 @@ impl Edge {
         let (commands, told) = mpsc::channel(8);
         tokio::task::spawn_local(manager::run(live.clone(), Arc::clone(&shared), store, told));
         let started = OffsetDateTime::now_utc().truncate_to_second();
-        Ok((Self { origin, live, shared, listeners, workers, access, log, commands, started }, signals, asks))
+        let scraped = Scraped::new(metrics, live.clone(), access.clone(), started);
+        let edge = Self { origin, live, shared, listeners, workers, access, log, commands, scraped, started };
+        Ok((edge, signals, asks))
     }
 
     fn tell_ready(&self) -> Ready {
@@ -219,6 +225,10 @@ impl Edge {
             Ask::Certificates(reply) => {
                 let snapshot = self.live.load();
                 tokio::task::spawn_blocking(move || reply.send(inventory::running(&snapshot)));
+            }
+            Ask::Metrics(dialect, reply) => {
+                let scraped = self.scraped.clone();
+                tokio::task::spawn_blocking(move || reply.send(scraped.text(dialect)));
             }
             Ask::Certificate(wish, name, reply) => {
                 let told =

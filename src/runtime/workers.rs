@@ -20,6 +20,7 @@ use crate::lobby::Lobby;
 use crate::net::accept::{Accepted, Acceptor};
 use crate::net::listen::Bound;
 use crate::observe::access::Access;
+use crate::observe::metrics::Metrics;
 use crate::snapshot::Live;
 
 /// How long a worker that is busy may take to obey before nobody waits for it any longer.
@@ -60,6 +61,7 @@ impl Workers {
         count: usize,
         live: &Live,
         access: &Access,
+        metrics: &Metrics,
         connections: &Connections,
     ) -> io::Result<Self> {
         let (ending, ended) = mpsc::unbounded_channel();
@@ -73,6 +75,7 @@ impl Workers {
                 open: Arc::clone(&open),
                 live: live.clone(),
                 access: access.clone(),
+                metrics: metrics.clone(),
                 connections: connections.clone(),
                 _ending: Ending(ending.clone()),
             };
@@ -142,6 +145,7 @@ struct Parts {
     open: Arc<AtomicUsize>,
     live: Live,
     access: Access,
+    metrics: Metrics,
     connections: Connections,
     _ending: Ending,
 }
@@ -157,9 +161,9 @@ impl Drop for Ending {
 
 impl Parts {
     fn run(self) {
-        let Self { runtime, mut orders, open, live, access, connections, _ending } = self;
+        let Self { runtime, mut orders, open, live, access, metrics, connections, _ending } = self;
         LocalSet::new().block_on(&runtime, async move {
-            let lobby = Lobby::new(live, access.sink(), connections);
+            let lobby = Lobby::new(live, access.sink(), metrics.meter(), connections);
             let http = http::Worker::new(&lobby);
             let hall = Rc::new(Hall { lobby, http, open, emptied: Notify::new() });
             hall.obey(&mut orders).await;

@@ -87,6 +87,8 @@ pub struct Trace {
     pub connect: Option<Duration>,
     /// From the request's beginning to the head of the final answer.
     pub first_byte: Option<Duration>,
+    /// How often the request was sent.
+    pub tries: u32,
 }
 
 impl Upstream {
@@ -101,6 +103,11 @@ impl Upstream {
             targets: Targets::new(proxy.targets.len(), proxy.balance),
             disk,
         })
+    }
+
+    /// What its exchanges have on disk just now, in octets.
+    pub fn on_disk(&self) -> u64 {
+        self.proxy.buffers.disk.saturating_sub(self.disk.left.load(Ordering::Relaxed))
     }
 
     /// What its exchanges may put on disk.
@@ -130,6 +137,7 @@ impl Upstream {
         loop {
             let (conn, busy) = self.connection_in_time(permit, pools, pooled, trace).await?;
             let fresh = !conn.reused;
+            trace.tries += 1;
             let mut call = Call::new(conn, busy, pools.clone(), self.proxy.response_timeout, outgoing);
             match call.head().await {
                 Ok(answer) => return Ok((answer, call)),

@@ -59,3 +59,16 @@ pub enum Target {
     /// `unix:/run/gunicorn.sock`
     Unix(Arc<std::path::Path>),
 }
+
+impl std::fmt::Display for Target {
+    /// As a person types it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp { host, port, tls } => {
+                f.write_str(if *tls { "https://" } else { "" })?;
+                if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
+            }
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}

@@ -75,6 +75,15 @@ pub enum PathPattern {
     Exact(String),
 }
 
+impl std::fmt::Display for PathPattern {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Prefix(path) => f.write_str(path),
+            Self::Exact(path) => write!(f, "= {path}"),
+        }
+    }
+}
+
 /// What a route does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
