@@ -3,6 +3,7 @@
 mod answer;
 mod body;
 mod duplex;
+mod gather;
 mod head;
 
 use std::cell::Cell;
@@ -18,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
 use self::body::Body;
+use self::gather::Gather;
 use super::exchange::Exchange;
 use super::link::Link;
 use super::response::{Payload, Response};
@@ -44,11 +46,29 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(link: Rc<
     let Ok(standing) = link.standing() else { return };
     let limits = standing.snapshot.config.limits;
     drop(standing);
-    let handshake = settings().handshake::<S, Bytes>(io);
-    let Ok(Ok(mut connection)) = timeout(limits.header_timeout, handshake).await else { return };
+    let io = Gather::new(io);
+    let Ok(Some(mut connection)) = timeout(limits.header_timeout, shake(&io)).await else { return };
     let streams = Rc::new(Streams { link, open: Cell::new(0), total: Cell::new(0), cancelled: Cell::new(0) });
     let mut leaving = Leaving::default();
-    poll_fn(|cx| poll_connection(&mut connection, &streams, &limits, &mut leaving, cx)).await;
+    poll_fn(|cx| {
+        let polled = poll_connection(&mut connection, &streams, &limits, &mut leaving, cx);
+        // What keeps the client from reading is a stream's own matter; here only a broken connection counts.
+        if let Poll::Ready(Err(_)) = io.poll_send(cx) { Poll::Ready(()) } else { polled }
+    })
+    .await;
+}
+
+/// The preface and the settings of both sides (RFC 9113 section 3.4).
+async fn shake<S: AsyncRead + AsyncWrite + Unpin>(io: &Gather<S>) -> Option<Connection<Gather<S>, Bytes>> {
+    let mut handshake = pin!(settings().handshake(io.clone()));
+    poll_fn(|cx| {
+        let shaken = handshake.as_mut().poll(cx);
+        if shaken.is_pending() && matches!(io.poll_send(cx), Poll::Ready(Err(_))) {
+            return Poll::Ready(None);
+        }
+        shaken.map(Result::ok)
+    })
+    .await
 }
 
 fn settings() -> h2::server::Builder {
@@ -79,7 +99,7 @@ struct Leaving {
 }
 
 fn poll_connection<S: AsyncRead + AsyncWrite + Unpin + 'static>(
-    connection: &mut Connection<S, Bytes>,
+    connection: &mut Connection<Gather<S>, Bytes>,
     streams: &Rc<Streams>,
     limits: &Limits,
     leaving: &mut Leaving,
