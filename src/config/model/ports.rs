@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Target;
 use crate::addr::{Gate, Source};
 
-/// Index of a row in [`Config::rows`].
+/// Index of a row in [`super::Config::rows`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RowId(pub usize);
 
