@@ -167,14 +167,18 @@ impl RequestIds {
         self.0.set((first.wrapping_add(GOLDEN), second.wrapping_add(GOLDEN)));
         let bits = (u128::from(mix(first)) << 64) | u128::from(mix(second));
         let mut text = [0; 32];
-        for (place, digit) in text.iter_mut().enumerate() {
-            *digit = *b"0123456789abcdef".get((bits >> (124 - 4 * place)) as usize & 15).unwrap_or(&b'0');
+        for (digits, octet) in text.chunks_exact_mut(2).zip(bits.to_be_bytes()) {
+            digits.copy_from_slice(&[digit(octet >> 4), digit(octet & 15)]);
         }
         RequestId(text)
     }
 }
 
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+
+fn digit(value: u8) -> u8 {
+    if value < 10 { b'0' + value } else { b'a' + value - 10 }
+}
 
 fn mix(n: u64) -> u64 {
     let n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use crate::addr::{ClientAddr, Source};
 use crate::config::model::{AddressHeader, ClientAddress};
+use crate::observe::access;
 use crate::wire::{Head, Known};
 
 /// The client's true address: the peer's, unless the peer is trusted to name another. A list is read from the right,
@@ -75,16 +76,17 @@ pub(super) fn is_dropped(known: Known) -> bool {
 /// Writes the fields that tell the upstream who asked for what: `X-Forwarded-For`, `-Proto`, `-Host` and `-Port`,
 /// `X-Real-IP`, `Forwarded` (RFC 7239), each with one value, so that it does not matter which end a reader believes.
 pub(super) fn write(out: &mut Vec<u8>, client: ClientAddr, authority: &[u8], port: u16) {
-    let ip = client.ip().to_string();
-    line(out, b"x-forwarded-for: ", ip.as_bytes());
+    let mut ip = Vec::with_capacity(40);
+    access::ip(&mut ip, client.ip());
+    line(out, b"x-forwarded-for: ", &ip);
     line(out, b"x-forwarded-proto: ", b"https");
     line(out, b"x-forwarded-host: ", authority);
     line(out, b"x-forwarded-port: ", itoa::Buffer::new().format(port).as_bytes());
-    line(out, b"x-real-ip: ", ip.as_bytes());
+    line(out, b"x-real-ip: ", &ip);
     out.extend_from_slice(b"forwarded: for=");
     match client.ip() {
-        IpAddr::V4(_) => out.extend_from_slice(ip.as_bytes()),
-        IpAddr::V6(_) => out.extend_from_slice(&[b"\"[", ip.as_bytes(), b"]\""].concat()),
+        IpAddr::V4(_) => out.extend_from_slice(&ip),
+        IpAddr::V6(_) => out.extend_from_slice(&[b"\"[", &ip[..], b"]\""].concat()),
     }
     out.extend_from_slice(b";host=\"");
     out.extend_from_slice(authority);

@@ -72,10 +72,12 @@ known! {
 impl Known {
     /// Looks a name up, whatever its case.
     pub fn of(name: &[u8]) -> Self {
+        let first = name.first().map(u8::to_ascii_lowercase);
         NAMES
             .of_length(name.len())
             .iter()
-            .find(|(known, _)| known.eq_ignore_ascii_case(name))
+            // The first letter settles nearly all of it.
+            .find(|(known, _)| known.first().copied() == first && known.eq_ignore_ascii_case(name))
             .map_or_else(|| Self::of_family(name), |(_, known)| *known)
     }
 

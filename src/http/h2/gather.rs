@@ -59,9 +59,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Inner<S> {
                 written => self.written += written,
             }
         }
-        self.written = 0;
-        self.waiting.clear();
-        SPARE.set(std::mem::take(&mut self.waiting));
+        if self.waiting.capacity() > 0 {
+            self.written = 0;
+            self.waiting.clear();
+            SPARE.set(std::mem::take(&mut self.waiting));
+        }
         Poll::Ready(Ok(()))
     }
 }

@@ -46,6 +46,11 @@ fn escaped(
     plain: impl Fn(u8) -> bool,
     other: impl Fn(&mut Vec<u8>, &[u8]) -> usize,
 ) {
+    // Most text is plain to its end; without a way out in the middle, the compiler looks at sixteen octets at once.
+    if text.iter().fold(true, |all, byte| all & plain(*byte)) {
+        out.extend_from_slice(text);
+        return;
+    }
     while !text.is_empty() {
         let run = text.iter().position(|byte| !plain(*byte)).unwrap_or(text.len());
         let (plain_bytes, rest) = text.split_at(run);

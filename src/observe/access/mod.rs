@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use self::line::Renderer;
-pub use self::line::{Line, Tls};
+pub use self::line::{Line, Tls, ip};
 pub use self::writer::Destination;
 use self::writer::{Message, Writer};
 use crate::config::model::LogFormat;
