@@ -43,7 +43,7 @@
 //! One from a CA: [`acme::manager`] looks at the clock, `acme::tend` loads the record, decides ([`acme::renewal::decide`]),
 //! locks, loads and decides again; `acme::order` makes an order, or goes on with the one that the record has, stored with its
 //! key before anything else is done. `acme::solve` puts the answers into [`tls::challenges::Book`], where handshakes and
-//! `http::validation` find them; the chain is checked, stored, and taken up by [`tls::SiteTls::install`].
+//! `http::validation` find them, or into the DNS; the chain is checked, stored, and taken up by [`tls::SiteTls::install`].
 //!
 //! # A reload's way
 //! [`config::load`] gives all that is true or all that is wrong; [`snapshot::Snapshot::build`] loads the certificates and

@@ -30,6 +30,8 @@ pub(super) struct Ca {
     pub(super) directory: String,
     /// The profile to order with.
     pub(super) profile: Option<String>,
+    /// The common name of the root that chains are to lead to.
+    pub(super) preferred_chain: Option<String>,
     pub(super) client: Client,
     contacts: Vec<String>,
     binding: Option<Binding>,
@@ -40,8 +42,17 @@ pub(super) struct Ca {
 impl Ca {
     pub(super) fn new(settings: CaSettings, client: Client, email: Option<&str>, store: Arc<Store>) -> Self {
         let contacts = email.map(|email| format!("mailto:{email}")).into_iter().collect();
-        let CaSettings { directory, profile, binding, .. } = settings;
-        Self { directory, profile, client, contacts, binding, store, account: Mutex::default() }
+        let CaSettings { directory, profile, preferred_chain, binding, .. } = settings;
+        Self {
+            directory,
+            profile,
+            preferred_chain,
+            client,
+            contacts,
+            binding,
+            store,
+            account: Mutex::default(),
+        }
     }
 
     /// The account: the stored one, else a new one. Contacts that changed are told to the CA first.

@@ -103,7 +103,7 @@ impl Tending {
         let methods = self.methods_for(record);
         if methods.is_empty() {
             return Err(Failure::Unfit(
-                "no row of the site can answer a challenge: http-01 needs an http row, tls-alpn-01 an https row".to_owned(),
+                "no row of the site can answer a challenge: http-01 needs an http row, tls-alpn-01 an https row, dns-01 `dns` in [acme]".to_owned(),
             ));
         }
         let replaces = record.bundle.as_ref().filter(|bundle| bundle.directory == ca.directory);
@@ -115,11 +115,19 @@ impl Tending {
                 && record.order.is_none()
                 && let Some(staging) = self.common.staging.get(index).and_then(Option::as_ref)
             {
-                self.rehearse(staging, method, record).await?;
+                self.rehearse(staging, method, record, memory).await?;
                 record.retry.staging_ok = true;
             }
-            let job = Job { ca, answers: &self.common.answers, method, replaces: replaces.as_deref() };
-            end = job.run(record, &mut Kept { tending: self, memory }).await;
+            let job = self.job(ca, method, replaces.as_deref());
+            let mut kept = Kept { tending: self, memory };
+            end = match job.run(record, &mut kept).await {
+                Ok(alternates) if !alternates.is_empty() => {
+                    self.install(record, memory);
+                    job.prefer(alternates, record, &mut kept).await;
+                    Ok(())
+                }
+                other => other.map(drop),
+            };
             match &end {
                 Err(Failure::Names(names)) => {
                     let names = names
@@ -136,10 +144,22 @@ impl Tending {
     }
 
     /// The CA's staging directory first: a failure there costs nothing.
-    async fn rehearse(&self, staging: &Ca, method: Method, record: &Record) -> Result<(), Failure> {
+    async fn rehearse(
+        &self,
+        staging: &Ca,
+        method: Method,
+        record: &mut Record,
+        memory: &RefCell<Memory>,
+    ) -> Result<(), Failure> {
         let mut trial = Record::new(record.names.clone());
-        let job = Job { ca: staging, answers: &self.common.answers, method, replaces: None };
-        job.run(&mut trial, &mut Nothing).await
+        let mut kept = Rehearsal { record, kept: Kept { tending: self, memory } };
+        let end = self.job(staging, method, None).run(&mut trial, &mut kept).await;
+        record.published = trial.published;
+        end.map(drop)
+    }
+
+    fn job<'a>(&'a self, ca: &'a Ca, method: Method, replaces: Option<&'a str>) -> Job<'a> {
+        Job { ca, answers: &self.common.answers, dns: self.common.dns.as_ref(), method, replaces }
     }
 
     fn methods_for(&self, record: &Record) -> Vec<Method> {
@@ -212,12 +232,19 @@ impl Tending {
     }
 }
 
-/// A rehearsal leaves nothing behind.
-struct Nothing;
+/// A rehearsal leaves nothing behind: what it writes into the DNS is remembered in the certificate's own record.
+struct Rehearsal<'a> {
+    record: &'a mut Record,
+    kept: Kept<'a>,
+}
 
-impl Keep for Nothing {
-    async fn keep(&mut self, _: &Record) -> Result<(), Failure> {
-        Ok(())
+impl Keep for Rehearsal<'_> {
+    async fn keep(&mut self, trial: &Record) -> Result<(), Failure> {
+        if self.record.published == trial.published {
+            return Ok(());
+        }
+        self.record.published.clone_from(&trial.published);
+        self.kept.keep(self.record).await
     }
 }
 

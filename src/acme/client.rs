@@ -3,6 +3,7 @@
 //! The ACME library sees successes and `badNonce` (which it answers with the nonce that came along); every other answer
 //! ends here as a [`CaError`], for the library would lose its status and its Retry-After.
 
+use std::collections::HashMap;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -43,6 +44,8 @@ pub(super) struct Client(Arc<Shared>);
 struct Shared {
     tls: ClientTls,
     idle: Mutex<Option<Idle>>,
+    /// Answers that are wanted whole, by URL.
+    aside: Mutex<HashMap<String, Option<Response<Bytes>>>>,
 }
 
 struct Idle {
@@ -77,11 +80,11 @@ pub(super) struct Refusal {
 
 impl Client {
     pub(super) fn new(tls: ClientTls) -> Self {
-        Self(Arc::new(Shared { tls, idle: Mutex::default() }))
+        Self(Arc::new(Shared { tls, idle: Mutex::default(), aside: Mutex::default() }))
     }
 
     /// One request and its whole answer.
-    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Response<Bytes>, CaError> {
+    pub(super) async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Response<Bytes>, CaError> {
         let authority = authority(request.uri());
         let unreachable = |what: &'static str| {
             let authority = authority.clone();
@@ -151,6 +154,25 @@ impl Client {
         *self.0.idle.lock().unwrap_or_else(PoisonError::into_inner) = Some(idle);
     }
 
+    /// Keeps the next good answer from this URL for [`Client::taken_aside`]: the library gives no headers.
+    pub(super) fn keep_aside(&self, url: &str) {
+        self.0.aside.lock().unwrap_or_else(PoisonError::into_inner).insert(url.to_owned(), None);
+    }
+
+    /// What was kept, and forgets it.
+    pub(super) fn taken_aside(&self, url: &str) -> Option<Response<Bytes>> {
+        self.0.aside.lock().unwrap_or_else(PoisonError::into_inner).remove(url)?
+    }
+
+    fn note(&self, url: &str, answer: &Response<Bytes>) {
+        if !answer.status().is_success() {
+            return;
+        }
+        if let Some(place) = self.0.aside.lock().unwrap_or_else(PoisonError::into_inner).get_mut(url) {
+            *place = Some(answer.clone());
+        }
+    }
+
     fn judge(response: Response<Bytes>) -> Result<BytesResponse, CaError> {
         let (mut parts, body) = response.into_parts();
         let wait = parts.headers.get(RETRY_AFTER).and_then(retry_after);
@@ -182,7 +204,9 @@ impl HttpClient for Client {
             let (parts, body) = request.into_parts();
             let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
             let request = Request::from_parts(parts, Full::new(body));
-            let answer = client.exchange(request).await.and_then(Client::judge);
+            let url = request.uri().to_string();
+            let answer = client.exchange(request).await;
+            let answer = answer.inspect(|answer| client.note(&url, answer)).and_then(Client::judge);
             answer.map_err(|error| Error::Other(Box::new(error)))
         })
     }

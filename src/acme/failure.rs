@@ -5,6 +5,7 @@ use std::time::Duration;
 use instant_acme::{Error, Problem};
 
 use super::client::{CaError, Refusal, is_bad_nonce};
+use super::solve::dns01::Trouble;
 use super::store::StoreError;
 
 /// How often a nonce may be refused before it is a failure: a third of all good ones refused is outlived for certain.
@@ -34,6 +35,16 @@ pub(super) enum Failure {
     /// Names that could not be proved to be ours, each with the reason.
     #[error("{}", .0.iter().map(|(name, why)| format!("{name}: {why}")).collect::<Vec<_>>().join("; "))]
     Names(Vec<(String, String)>),
+    /// A record of the challenge dns-01 could not be written, or did not come out.
+    #[error("{domain}: {doing}: {source}")]
+    Dns {
+        /// The name that was to be proved.
+        domain: String,
+        /// As in "writing the record".
+        doing: &'static str,
+        /// What happened.
+        source: Box<Trouble>,
+    },
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -17,10 +17,12 @@ use super::command::Command;
 use super::import::Lineages;
 use super::pace::Pace;
 use super::settings::{CaSettings, Settings};
+use super::solve::dns01::{self, Dns};
 use super::solve::{Answers, Method};
 use super::store::{CaPause, EventKind, Record, RecordId, Seal, Store};
 use super::tend::{Asked, Memory, Tending};
 use crate::config::model::{Certificate, Serve, Site};
+use crate::name::HostPattern;
 use crate::snapshot::{Live, Snapshot};
 use crate::tls::{self, Shared};
 
@@ -124,6 +126,8 @@ pub(super) struct Common {
     /// Where each CA is tried without consequences, by [`Common::cas`].
     pub(super) staging: Vec<Option<Rc<Ca>>>,
     pub(super) answers: Rc<Answers>,
+    /// Who writes records, for the challenge dns-01.
+    pub(super) dns: Option<Dns>,
     pub(super) store: Arc<Store>,
     pub(super) room: Semaphore,
     pub(super) pace: Rc<RefCell<Pace>>,
@@ -160,6 +164,7 @@ impl Manager {
         let wanted = wanted(snapshot, common);
         let ids: HashSet<&RecordId> = wanted.iter().map(|(id, _)| id).collect();
         self.states.retain(|id, _| ids.contains(id));
+        spawn_local(tidy(Rc::clone(common), ids.iter().map(|id| (*id).clone()).collect()));
         while self.live.is_current(snapshot) {
             let now = OffsetDateTime::now_utc();
             for (id, tending) in &wanted {
@@ -209,6 +214,7 @@ impl Manager {
             staging: settings.cas.iter().map(rehearsal).collect(),
             method: settings.method,
             answers: Rc::clone(&self.answers),
+            dns: settings.dns,
             store: Arc::clone(&self.store),
             room: Semaphore::new(AT_ONCE),
             pace: Rc::clone(&self.pace),
@@ -250,27 +256,50 @@ fn wanted(snapshot: &Snapshot, common: &Rc<Common>) -> Vec<(RecordId, Rc<Tending
     let sites = snapshot.config.sites.iter().zip(snapshot.all_tls());
     let acme = sites.filter(|(site, _)| site.certificate == Certificate::Acme);
     let tending = |(site, tls)| {
-        let methods = methods(snapshot, site, common.method);
         tls::sets(site).into_iter().map(move |names| {
             let id = RecordId::of(&names);
+            let methods = methods(snapshot, site, &names, common);
             let (common, tls) = (Rc::clone(common), Arc::clone(tls));
-            (id.clone(), Rc::new(Tending { id, names, tls, methods: methods.clone(), common }))
+            (id.clone(), Rc::new(Tending { id, names, tls, methods, common }))
         })
     };
     acme.flat_map(tending).collect()
 }
 
-/// The ways in which the site's rows can prove its names, in the order in which they are tried.
-fn methods(snapshot: &Snapshot, site: &Site, named: Option<Method>) -> Vec<Method> {
+/// The ways in which names of the site can be proved, in the order in which they are tried. A wildcard has one alone
+/// (RFC 8555 section 8.4).
+fn methods(snapshot: &Snapshot, site: &Site, names: &[HostPattern], common: &Common) -> Vec<Method> {
+    let by_dns = common.dns.as_ref().map(|_| Method::Dns01);
+    if names.iter().any(|name| matches!(name, HostPattern::Wildcard(_))) {
+        return by_dns.into_iter().collect();
+    }
     let serves = |wanted| {
         site.rows
             .iter()
             .any(|id| snapshot.config.rows.get(id.0).is_some_and(|row| row.serve() == Some(wanted)))
     };
     let all = [(Serve::Http, Method::Http01), (Serve::Https, Method::TlsAlpn01)];
-    match named {
+    let by_row = all.into_iter().filter(|(serve, _)| serves(*serve)).map(|(_, method)| method);
+    match common.method {
         Some(method) => vec![method],
-        None => all.into_iter().filter(|(serve, _)| serves(*serve)).map(|(_, method)| method).collect(),
+        None => by_row.chain(by_dns).collect(),
+    }
+}
+
+/// Takes away what orders for names that no site has any more have left in the DNS.
+async fn tidy(common: Rc<Common>, used: HashSet<RecordId>) {
+    let read = move |store: &Store| {
+        let mut left = store.list()?;
+        left.retain(|id| {
+            let record = || store.load(id).ok().flatten();
+            !used.contains(id) && record().is_some_and(|record| !record.published.is_empty())
+        });
+        Ok(left)
+    };
+    for id in on_disk(&common.store, read).await.unwrap_or_default() {
+        if let Err(failure) = dns01::tidy(common.dns.as_ref(), &common.store, &id).await {
+            tracing::warn!(certificate = %id, %failure, "what an order had left in the DNS could not be removed");
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 //! - `order`: one order, from its making to a checked chain, or from where a crash left it
 //! - `attempt`: one attempt at a certificate: the CAs and the methods in turn, and what is kept of its end
 //! - `ari`: when the CA wants a certificate renewed
+//! - `chain`: the CA's other chains, where another root is preferred
 //! - `account`: one CA and the account there, made when it is first needed
 //! - `client`: HTTP to a CA, with a deadline on everything
 //! - `solve`: how names are proved to be ours
@@ -18,6 +19,7 @@
 mod account;
 mod ari;
 mod attempt;
+mod chain;
 mod client;
 pub mod command;
 mod failure;
@@ -33,7 +35,18 @@ pub mod store;
 mod tend;
 mod watchful;
 
+use crate::config::model::Dns;
+
 /// When a certificate is to be renewed as far as is known now, and why.
 pub fn due(record: &store::Record, now: time::OffsetDateTime) -> renewal::Decision {
     tend::decide(record, true, now)
+}
+
+/// Whether records of the challenge dns-01 could be written with what the configuration names: the secret, or the program. Reads
+/// the disk, and asks nobody.
+///
+/// # Errors
+/// What is wrong, and what to do.
+pub fn check_dns(dns: &Dns) -> Result<(), String> {
+    solve::dns01::Dns::of(dns)?.check()
 }

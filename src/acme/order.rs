@@ -21,10 +21,12 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::account::Ca;
 use super::failure::{Failure, kind, patiently};
+use super::solve::dns01::Dns;
 use super::solve::{Answers, Method};
 use super::store::{Bundle, EventKind, PendingOrder, Record, Secret};
 use crate::name::HostPattern;
 use crate::tls;
+use crate::tls::challenges::Guard;
 
 /// How long a CA may take to look at the challenges, and then to sign.
 const PATIENCE: Duration = Duration::from_mins(3);
@@ -37,6 +39,8 @@ const ORDER_LIFE: time::Duration = time::Duration::days(8);
 pub(super) struct Job<'a> {
     pub(super) ca: &'a Ca,
     pub(super) answers: &'a Answers,
+    /// Who writes records, for the challenge dns-01.
+    pub(super) dns: Option<&'a Dns>,
     pub(super) method: Method,
     /// The ARI identifier of the certificate that this one replaces.
     pub(super) replaces: Option<&'a str>,
@@ -48,19 +52,25 @@ pub(super) trait Keep {
 }
 
 impl Job<'_> {
-    /// Orders, or goes on with the record's pending order. Afterwards the record has its bundle, and has been kept.
-    pub(super) async fn run(&self, record: &mut Record, keep: &mut impl Keep) -> Result<(), Failure> {
+    /// Orders, or goes on with the record's pending order. Afterwards the record has its bundle, and has been kept. Returns
+    /// where other chains are, for [`Job::prefer`].
+    pub(super) async fn run(
+        &self,
+        record: &mut Record,
+        keep: &mut impl Keep,
+    ) -> Result<Vec<String>, Failure> {
         let account = self.ca.account().await?;
         let mut order = match self.resume(&account, record).await? {
             Some(order) => order,
             None => self.begin(record, keep).await?,
         };
-        let done = self.finish(&mut order, record).await;
+        let done = self.finish(&mut order, record, keep).await;
         if done.as_ref().is_err_and(|failure| matches!(failure, Failure::Names(_) | Failure::Unfit(_))) {
             // It can lead to nothing any more.
             record.order = None;
         }
-        record.bundle = Some(done?);
+        let (bundle, alternates) = done?;
+        record.bundle = Some(bundle);
         let by = self.method.name();
         record.note(
             OffsetDateTime::now_utc(),
@@ -70,7 +80,8 @@ impl Job<'_> {
         record.order = None;
         record.ari = None;
         record.retry = super::store::Retry::default();
-        keep.keep(record).await
+        keep.keep(record).await?;
+        Ok(alternates)
     }
 
     /// The record's order, where it is this CA's, for these names, and still of use.
@@ -155,19 +166,27 @@ impl Job<'_> {
         .await
     }
 
-    /// From any state to the certificate.
-    async fn finish(&self, order: &mut Order, record: &Record) -> Result<Bundle, Failure> {
-        let Some(pending) = &record.order else {
+    /// From any state to the certificate, and to where its other chains are.
+    async fn finish(
+        &self,
+        order: &mut Order,
+        record: &mut Record,
+        keep: &mut impl Keep,
+    ) -> Result<(Bundle, Vec<String>), Failure> {
+        let Some(pending) = record.order.clone() else {
             return Err(Failure::Unfit("an order without a record".to_owned()));
         };
-        let deadline = Instant::now() + PATIENCE;
+        let mut deadline = Instant::now() + PATIENCE;
         let mut pause = LOOKS.0;
         loop {
             let before = order.state().status;
             match before {
-                OrderStatus::Pending => self.solve(order).await?,
+                OrderStatus::Pending => {
+                    self.solve(order, record, keep).await?;
+                    deadline = Instant::now() + PATIENCE;
+                }
                 OrderStatus::Ready => {
-                    if let Err(failure) = finalize(order, pending).await {
+                    if let Err(failure) = finalize(order, &pending).await {
                         // It may have been heard all the same.
                         look(order).await?;
                         if order.state().status == before {
@@ -191,36 +210,67 @@ impl Job<'_> {
                 pause = (pause * 3 / 2).min(LOOKS.1);
             }
         }
+        let url = order.state().certificate.clone().unwrap_or_default();
+        self.ca.client.keep_aside(&url);
         let pem = patiently("fetching the certificate", true, async || order.certificate().await).await?;
         let pem = pem.ok_or_else(|| late("the certificate was not there yet"))?;
-        self.bundle(pem, pending, &record.names)
+        let answer = self.ca.client.taken_aside(&url);
+        let alternates = answer.map(|answer| self.alternates(&pem, answer.headers())).unwrap_or_default();
+        Ok((self.bundle(pem, &pending, &record.names)?, alternates))
     }
 
     /// Answers every authorization's challenge, and waits until the CA has looked at all of them.
-    async fn solve(&self, order: &mut Order) -> Result<(), Failure> {
-        let (mut standing, mut unheard) = (Vec::new(), HashMap::new());
+    async fn solve(
+        &self,
+        order: &mut Order,
+        record: &mut Record,
+        keep: &mut impl Keep,
+    ) -> Result<(), Failure> {
         read_authorizations(order).await?;
+        let looked = self.show(order, record, keep).await;
+        if let Some(dns) = self.dns {
+            dns.retract(record).await;
+        }
+        looked
+    }
+
+    async fn show(
+        &self,
+        order: &mut Order,
+        record: &mut Record,
+        keep: &mut impl Keep,
+    ) -> Result<(), Failure> {
+        let (standing, proofs) = self.present(order).await?;
+        match self.dns {
+            Some(dns) if self.method == Method::Dns01 => dns.publish(proofs, record, keep).await?,
+            _ => {}
+        }
+        let unheard = tell(order, self.method).await;
+        let looked = looked_at(order, self.method, unheard).await;
+        drop(standing);
+        looked
+    }
+
+    /// Puts the edge's own answers where the CA will look. Returns what stands while it is held, and what is to stand in
+    /// the DNS, by name.
+    async fn present(&self, order: &mut Order) -> Result<(Vec<Guard>, Vec<(String, String)>), Failure> {
+        let (mut standing, mut proofs) = (Vec::new(), Vec::new());
         let mut handles = order.authorizations();
         while let Some(Ok(mut handle)) = handles.next().await {
             if handle.status != AuthorizationStatus::Pending {
                 continue;
             }
             let name = handle.identifier().to_string();
-            let Some(mut challenge) = handle.challenge(self.method.kind()) else {
+            let Some(challenge) = handle.challenge(self.method.kind()) else {
                 let why = format!("the CA offers no {} for it", self.method.name());
                 return Err(Failure::Names(vec![(name, why)]));
             };
             let proof = challenge.key_authorization();
-            standing.push(self.answers.present(self.method, &name, &challenge.token, &proof)?);
-            let told = patiently("answering a challenge", true, async || challenge.set_ready().await).await;
-            if let Err(failure) = told {
-                // A CA that heard it before, from a process that is dead, or in an answer that was lost, may take it ill.
-                unheard.insert(name, failure);
-            }
+            standing.extend(self.answers.present(self.method, &name, &challenge.token, &proof)?);
+            let domain = name.strip_prefix("*.").unwrap_or(&name);
+            proofs.push((domain.to_owned(), proof.dns_value()));
         }
-        let looked = looked_at(order, self.method, unheard).await;
-        drop(standing);
-        looked
+        Ok((standing, proofs))
     }
 
     fn bundle(&self, pem: String, pending: &PendingOrder, names: &[HostPattern]) -> Result<Bundle, Failure> {
@@ -271,6 +321,25 @@ pub(super) fn certificate_identifier(id: &str) -> Option<CertificateIdentifier<'
         authority_key_identifier: authority.to_owned().into(),
         serial: serial.to_owned().into(),
     })
+}
+
+/// Tells the CA that it may look. Returns the names of those that it may not have heard.
+async fn tell(order: &mut Order, method: Method) -> HashMap<String, Failure> {
+    let mut unheard = HashMap::new();
+    let mut handles = order.authorizations();
+    while let Some(Ok(mut handle)) = handles.next().await {
+        if handle.status != AuthorizationStatus::Pending {
+            continue;
+        }
+        let name = handle.identifier().to_string();
+        let Some(mut challenge) = handle.challenge(method.kind()) else { continue };
+        let told = patiently("answering a challenge", true, async || challenge.set_ready().await).await;
+        if let Err(failure) = told {
+            // A CA that heard it before, from a process that is dead, or in an answer that was lost, may take it ill.
+            unheard.insert(name, failure);
+        }
+    }
+    unheard
 }
 
 /// Reads every authorization once; the order has them from then on.

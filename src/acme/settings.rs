@@ -4,6 +4,7 @@ use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
 
 use super::account::Binding;
 use super::solve::Method;
+use super::solve::dns01::Dns;
 use crate::config::model::{AcmeCa, Challenge, Config, Eab};
 use crate::tls::upstream::ClientTls;
 
@@ -13,6 +14,7 @@ pub(super) struct Settings {
     pub(super) email: Option<String>,
     /// The one method that is to be used.
     pub(super) method: Option<Method>,
+    pub(super) dns: Option<Dns>,
     pub(super) trust: ClientTls,
 }
 
@@ -23,6 +25,8 @@ pub(super) struct CaSettings {
     /// Where it is tried without consequences.
     pub(super) staging: Option<String>,
     pub(super) profile: Option<String>,
+    /// The common name of the root that chains are to lead to.
+    pub(super) preferred_chain: Option<String>,
     pub(super) binding: Option<Binding>,
 }
 
@@ -42,9 +46,11 @@ impl Settings {
         let method = acme.challenge.map(|challenge| match challenge {
             Challenge::Http01 => Method::Http01,
             Challenge::TlsAlpn01 => Method::TlsAlpn01,
+            Challenge::Dns01 => Method::Dns01,
         });
         let cas = acme.cas.iter().map(CaSettings::of).collect::<Result<_, _>>()?;
-        Ok(Self { cas, email: acme.email.clone(), method, trust })
+        let dns = acme.dns.as_ref().map(|dns| Dns::of(dns).map_err(|why| format!("[acme] dns: {why}")));
+        Ok(Self { cas, email: acme.email.clone(), method, dns: dns.transpose()?, trust })
     }
 }
 
@@ -54,6 +60,7 @@ impl CaSettings {
             directory: ca.directory.clone(),
             staging: ca.staging.clone(),
             profile: ca.profile.clone(),
+            preferred_chain: ca.preferred_chain.clone(),
             binding: ca.eab.as_ref().map(binding).transpose()?,
         })
     }

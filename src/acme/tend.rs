@@ -14,7 +14,7 @@ use super::failure::{Failure, patiently};
 use super::manager::{Common, TICK};
 use super::order::{Keep, Leaf};
 use super::renewal::{self, Decision, Subject, Why, Window};
-use super::solve::Method;
+use super::solve::{Method, dns01};
 use super::store::{Bundle, EventKind, Lock, Record, RecordId};
 use super::watchful;
 use crate::name::HostPattern;
@@ -126,6 +126,9 @@ impl Tending {
         self.save_again(memory).await?;
         let quiet = |next| Ok((next, Err("nothing was done; the log says why".to_owned())));
         let record = self.load().await?;
+        if has_leftovers(&record) {
+            dns01::tidy(self.common.dns.as_ref(), &self.common.store, &self.id).await?;
+        }
         let usable = self.restore(&record);
         watchful::alarm(self, &record, memory);
         let now = OffsetDateTime::now_utc();
@@ -185,6 +188,12 @@ impl Tending {
         tracing::info!(certificate = %self.id, "the disk took what it had refused");
         Ok(())
     }
+}
+
+/// Whether records stand in the DNS that no order goes on with at once.
+fn has_leftovers(record: &Record) -> bool {
+    let waits = record.retry.not_before.is_some_and(|at| OffsetDateTime::now_utc() < at);
+    !record.published.is_empty() && (record.order.is_none() || waits)
 }
 
 /// The names as a person writes them.

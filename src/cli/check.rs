@@ -4,10 +4,12 @@ use std::fmt::Write as _;
 use std::io::{self, Write as _};
 
 use super::{ConfigFile, Failure, files, print};
+use crate::acme;
 use crate::acme::store::{self, Seal};
 use crate::addr::{Gate, Source};
 use crate::config::model::{
-    Action, Bind, Certificate, Config, FileCache, Files, Kind, Place, Route, Row, RowId, Secret, Serve, Site,
+    Action, Bind, Certificate, Config, DnsProvider, FileCache, Files, Kind, Place, Route, Row, RowId, Secret,
+    Serve, Site,
 };
 use crate::config::problem::{Problem, Problems, render};
 use crate::config::{self, Loaded, show_duration};
@@ -53,8 +55,17 @@ fn secrets(config: &Config) -> Vec<Problem> {
         config.store.key.iter().filter_map(|key| {
             wrong(key, &|bytes| Seal::new(bytes).map(drop).map_err(|error| error.to_string()))
         });
+    let dns = config.acme.dns.iter().filter_map(|dns| {
+        let place = match &dns.provider {
+            DnsProvider::Rfc2136 { key: secret, .. } | DnsProvider::Cloudflare { token: secret, .. } => {
+                secret.place.clone()
+            }
+            DnsProvider::Exec { .. } => Place { path: "acme.dns.command".into(), ..Place::default() },
+        };
+        Some(Problem::new(place, acme::check_dns(dns).err()?, ""))
+    });
     let bindings = config.acme.cas.iter().filter_map(|ca| ca.eab.as_ref());
-    key.chain(bindings.filter_map(|eab| wrong(&eab.hmac, &|_| Ok(())))).collect()
+    key.chain(bindings.filter_map(|eab| wrong(&eab.hmac, &|_| Ok(())))).chain(dns).collect()
 }
 
 /// A store that would not outlive the machine or the container.

@@ -451,7 +451,14 @@ mod tests {
             sites,
             tls: Tls { min_version: TlsVersion::V1_2 },
             store: Store { path: "certs".into(), key: None },
-            acme: Acme { email: None, cas: Vec::new(), challenge: None, ca_root: None, import: None },
+            acme: Acme {
+                email: None,
+                cas: Vec::new(),
+                challenge: None,
+                dns: None,
+                ca_root: None,
+                import: None,
+            },
             client_address: None,
             limits: Limits {
                 connections: 16,

@@ -1,7 +1,9 @@
 //! Certificates from a real CA (pebble), with a fault proxy before it.
 
 mod command;
+mod dns;
 mod faults;
+mod named;
 mod obtain;
 mod pebble;
 mod proxy;

@@ -26,6 +26,8 @@ pub(super) struct Options {
     pub(super) trusting: bool,
     /// A name that the CA refuses.
     pub(super) blocked: &'static str,
+    /// The name server that it asks; None: one that says 127.0.0.1 for every name.
+    pub(super) names: Option<SocketAddr>,
 }
 
 impl Default for Options {
@@ -36,6 +38,7 @@ impl Default for Options {
             binding: None,
             trusting: false,
             blocked: "blocked.test",
+            names: None,
         }
     }
 }
@@ -50,11 +53,11 @@ pub(super) struct Ports {
 /// A running CA. Dropping it ends it.
 pub(super) struct Pebble {
     child: Option<Child>,
-    dns: Child,
+    dns: Option<Child>,
     options: Options,
     listen: u16,
     management: u16,
-    names: u16,
+    names: SocketAddr,
     pub(super) ports: Ports,
     pub(super) proxy: Proxy,
     pub(super) folder: TempDir,
@@ -64,9 +67,10 @@ impl Pebble {
     pub(super) fn start(options: Options) -> Self {
         let folder = tempfile::Builder::new().prefix("vestibule-pebble-").tempdir().unwrap();
         let keys = own_certificates(folder.path());
-        let (listen, management, names) = (free_port(), free_port(), free_port());
+        let (listen, management) = (free_port(), free_port());
         let ports = Ports { http: free_port(), https: free_port() };
-        let dns = dns(names);
+        let names = options.names.unwrap_or_else(|| ([127, 0, 0, 1], free_port()).into());
+        let dns = options.names.is_none().then(|| dns(names.port()));
         let proxy = Proxy::start(SocketAddr::from(([127, 0, 0, 1], listen)), &keys);
         let mut pebble = Self { child: None, dns, options, listen, management, names, ports, proxy, folder };
         pebble.begin();
@@ -82,7 +86,7 @@ impl Pebble {
         let child = Command::new(program("pebble"))
             .args(["-strict", "-config"])
             .arg(&config)
-            .args(["-dnsserver", &format!("127.0.0.1:{}", self.names)])
+            .args(["-dnsserver", &self.names.to_string()])
             .env("PEBBLE_VA_NOSLEEP", "1")
             .env("PEBBLE_WFE_NONCEREJECT", self.options.nonces_refused.to_string())
             .env("PEBBLE_AUTHZREUSE", "0")
@@ -167,8 +171,10 @@ impl Pebble {
 impl Drop for Pebble {
     fn drop(&mut self) {
         self.end();
-        let _ = self.dns.kill();
-        let _ = self.dns.wait();
+        if let Some(dns) = &mut self.dns {
+            let _ = dns.kill();
+            let _ = dns.wait();
+        }
         if std::thread::panicking() {
             let log = fs::read_to_string(self.folder.path().join("pebble.log")).unwrap_or_default();
             let tail: Vec<&str> = log.lines().rev().take(60).collect();

@@ -27,6 +27,9 @@ pub struct Record {
     /// An order that is not finished.
     #[serde(default)]
     pub order: Option<PendingOrder>,
+    /// Records of the challenge dns-01 that stand in the DNS, or may.
+    #[serde(default)]
+    pub published: Vec<Published>,
     /// What the CA said last about when to renew (RFC 9773).
     #[serde(default)]
     pub ari: Option<Ari>,
@@ -41,7 +44,15 @@ pub struct Record {
 impl Record {
     /// A record for names without a certificate.
     pub fn new(names: Vec<HostPattern>) -> Self {
-        Self { names, bundle: None, order: None, ari: None, retry: Retry::default(), history: Vec::new() }
+        Self {
+            names,
+            bundle: None,
+            order: None,
+            published: Vec::new(),
+            ari: None,
+            retry: Retry::default(),
+            history: Vec::new(),
+        }
     }
 
     /// Remembers that something happened, and forgets what is too long ago.
@@ -98,6 +109,15 @@ pub struct PendingOrder {
     /// The ARI identifier of the certificate that it replaces.
     #[serde(default)]
     pub replaces: Option<String>,
+}
+
+/// A TXT record (RFC 8555 section 8.4), stored before it is written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Published {
+    /// Where it stands: aliases are followed.
+    pub name: String,
+    /// What it says.
+    pub value: String,
 }
 
 /// When the CA wants a certificate renewed (RFC 9773 section 4.2).

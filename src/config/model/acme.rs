@@ -1,6 +1,9 @@
 //! Certificates from a CA, and where they are kept.
 
+use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::Place;
 
@@ -67,6 +70,8 @@ pub struct Acme {
     pub cas: Vec<AcmeCa>,
     /// How names are proved; None: whatever works.
     pub challenge: Option<Challenge>,
+    /// Where records for the challenge dns-01 are written.
+    pub dns: Option<Dns>,
     /// Trust for the CAs' own APIs (a PEM file) in place of the system's.
     pub ca_root: Option<PathBuf>,
     /// Certbot's directory, whose certificates are taken over where the store has none.
@@ -84,6 +89,8 @@ pub struct AcmeCa {
     pub staging: Option<String>,
     /// The profile to order with.
     pub profile: Option<String>,
+    /// The common name of the root that the chain is to lead to, where the CA offers several.
+    pub preferred_chain: Option<String>,
     /// The account at the CA that the new one belongs to.
     pub eab: Option<Eab>,
 }
@@ -104,4 +111,61 @@ pub enum Challenge {
     Http01,
     /// Over port 443 (RFC 8737).
     TlsAlpn01,
+    /// By a TXT record (RFC 8555 section 8.4).
+    Dns01,
+}
+
+/// Where records for the challenge dns-01 are written, and who is asked whether they are out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dns {
+    /// Who writes them.
+    pub provider: DnsProvider,
+    /// Who is asked where names lead; empty: the machine's own resolvers.
+    pub resolvers: Vec<SocketAddr>,
+    /// Who is asked whether a record is out; empty: the zone's own name servers.
+    pub nameservers: Vec<SocketAddr>,
+    /// How long a record may take to be out.
+    pub propagation: Duration,
+}
+
+/// Who writes records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DnsProvider {
+    /// A name server that takes updates (RFC 2136), signed (RFC 8945).
+    Rfc2136 {
+        /// Where it is.
+        server: DnsServer,
+        /// The key, as `tsig-keygen` writes it.
+        key: Secret,
+    },
+    /// A program.
+    Exec {
+        /// The program and its first arguments.
+        command: Vec<String>,
+        /// How long it may take.
+        timeout: Duration,
+    },
+    /// Cloudflare's API.
+    Cloudflare {
+        /// An API token.
+        token: Secret,
+        /// Where the API is, without a slash at its end.
+        api: String,
+    },
+}
+
+/// A name server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DnsServer {
+    /// A name, or an address without brackets.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+}
+
+impl fmt::Display for DnsServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port } = self;
+        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
+    }
 }

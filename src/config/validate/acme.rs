@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::super::model::{Acme, AcmeCa, Challenge, Eab, Secret, SecretSource};
 use super::super::raw::{Table, Value, did_you_mean};
-use super::Home;
+use super::{Home, dns};
 
 /// Where certbot keeps its certificates.
 const CERTBOT: &str = "/etc/letsencrypt";
@@ -29,6 +29,7 @@ pub(super) fn read(root: &Table<'_>, home: &Home<'_>) -> Acme {
         email: table.get("email").and_then(|value| email(&value)),
         cas,
         challenge: challenge(&table),
+        dns: table.table("dns").and_then(|table| dns::read(&table, home)),
         ca_root: table.get("ca_root").and_then(|value| home.path(&value)),
         import: import(&table, home),
     }
@@ -101,7 +102,14 @@ fn ca(table: &Table<'_>, home: &Home<'_>) -> AcmeCa {
         let help = "add eab = { key_id = \"…\", hmac = { file = \"…\" } }, as its site gives them";
         value.refuse("ZeroSSL wants to know whose the account is", help);
     }
-    AcmeCa { name, directory, staging, profile: table.get("profile").and_then(|value| profile(&value)), eab }
+    AcmeCa {
+        name,
+        directory,
+        staging,
+        profile: table.get("profile").and_then(|value| profile(&value)),
+        preferred_chain: table.get("preferred_chain").and_then(|value| common_name(&value)),
+        eab,
+    }
 }
 
 type Directory = (String, String, Option<String>);
@@ -165,16 +173,25 @@ fn eab(table: &Table<'_>, home: &Home<'_>) -> Option<Eab> {
     Some(Eab { key_id: key_id?, hmac: hmac? })
 }
 
+fn common_name(value: &Value<'_>) -> Option<String> {
+    let text = value.text()?;
+    if text.trim().is_empty() || text.contains(|c: char| c.is_control()) {
+        let help = "write the root's common name, as in \"ISRG Root X1\"";
+        value.refuse(format!("{text:?} is not the name of a root"), help);
+        return None;
+    }
+    Some(text.trim().to_owned())
+}
+
 fn challenge(table: &Table<'_>) -> Option<Challenge> {
     match table.choice("challenge")? {
         "http-01" => Some(Challenge::Http01),
         "tls-alpn-01" => Some(Challenge::TlsAlpn01),
         _ => {
-            if let Some(value) = table.get("challenge") {
-                let help = "write \"http-01\" or \"tls-alpn-01\", or leave the key out";
-                value.refuse("the challenge dns-01 is not built into this version", help);
+            if let (false, Some(value)) = (table.has("dns"), table.get("challenge")) {
+                value.refuse("dns-01 needs somebody who writes the records", dns::HELP);
             }
-            None
+            Some(Challenge::Dns01)
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What was typed → what is true: one file a table.
 
 mod acme;
+mod dns;
 mod edge;
 mod files;
 mod headers;
@@ -27,7 +28,9 @@ pub(super) fn config(root: &Table<'_>, file: &Path) -> Config {
     let limits = edge::limits(root);
     let tls = root.section("tls");
     let client_ca = edge::client_ca(&tls, &home);
-    let defaults = site::Defaults { body: limits.body, client_ca, home: &home };
+    let acme = root.get("acme").and_then(|value| value.node.as_table());
+    let wildcards = acme.is_some_and(|acme| acme.get("dns").is_some());
+    let defaults = site::Defaults { body: limits.body, client_ca, wildcards, home: &home };
     let sites = site::read(root, &ports, &sources, &defaults);
     let config = Config {
         sites,

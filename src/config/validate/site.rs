@@ -12,7 +12,7 @@ use super::super::units::show_duration;
 use super::ports::{Ports, gate};
 use super::route::Site as Inherited;
 use super::sources::Sources;
-use super::{Home, files, headers, names, route, target};
+use super::{Home, dns, files, headers, names, route, target};
 use crate::addr::Gate;
 use crate::name::HostPattern;
 
@@ -29,6 +29,8 @@ const MAX_NAMES: usize = 100;
 pub(super) struct Defaults<'a> {
     pub(super) body: u64,
     pub(super) client_ca: Option<(PathBuf, Place)>,
+    /// Whether a CA can be shown that a wildcard is ours.
+    pub(super) wildcards: bool,
     pub(super) home: &'a Home<'a>,
 }
 
@@ -60,7 +62,7 @@ fn one(
     }));
     let (certificate, certificate_place) = certificate(table, defaults.home);
     if certificate == Some(Certificate::Acme) {
-        refuse_unprovable(table, &domains, redirect.len());
+        refuse_unprovable(table, &domains, redirect.len(), defaults.wildcards);
     }
     let (client_ca, client_ca_place) = client_ca(table, defaults);
     let hsts = hsts(table, certificate.as_ref());
@@ -80,14 +82,18 @@ fn one(
 }
 
 /// What no CA would issue for.
-fn refuse_unprovable(table: &Table<'_>, domains: &[(HostPattern, Place)], redirected: usize) {
+fn refuse_unprovable(
+    table: &Table<'_>,
+    domains: &[(HostPattern, Place)],
+    redirected: usize,
+    wildcards: bool,
+) {
     let wild = domains.iter().filter(|(name, _)| matches!(name, HostPattern::Wildcard(_)));
-    for (name, place) in wild.clone() {
-        table.report.error(
-            place,
-            format!("a CA issues for \"{name}\" by the challenge dns-01 alone, which is not built into this version"),
-            "list the names one by one, or give the site certificate = { cert = \"….pem\", key = \"….pem\" }",
-        );
+    for (name, place) in wild.clone().filter(|_| !wildcards) {
+        let message =
+            format!("a CA issues for \"{name}\" by the challenge dns-01 alone, which needs `dns` in [acme]");
+        let help = format!("{}; or list the names one by one", dns::HELP);
+        table.report.error(place, message, help);
     }
     let plain = domains.len() - wild.count() + redirected;
     if plain > MAX_NAMES {

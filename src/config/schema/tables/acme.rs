@@ -1,6 +1,8 @@
 //! Certificates from a CA.
 
-use super::{Choice, Either, Is, Key, Kind, Nothing, Path, Table, Tables, Text, Wrong, key, later};
+use super::{
+    Choice, Duration, Either, Is, Key, Kind, Nothing, Path, Table, Tables, Text, Texts, Wrong, key, later,
+};
 
 /// `[acme]`
 pub static ACME: Table = Table {
@@ -10,11 +12,12 @@ pub static ACME: Table = Table {
         key("email", Text("ops@example.com"), Nothing, "Whom the CA may write to"),
         DIRECTORY,
         PROFILE,
+        PREFERRED_CHAIN,
         key(
             "challenge",
             Choice(&["http-01", "tls-alpn-01", "dns-01"]),
             Nothing,
-            "How names are proved; without the key, by what works, in this order",
+            "How names are proved; without the key, by what works, in this order. Wildcards take dns-01 alone",
         ),
         key("eab", Kind::Table(&EAB), Nothing, "The account at the CA that the new one belongs to"),
         key(
@@ -30,7 +33,45 @@ pub static ACME: Table = Table {
             Is("/etc/letsencrypt"),
             "Certbot's directory: what fits is taken over where the store has nothing",
         ),
-        later("dns", "The challenge dns-01"),
+        key("dns", Kind::Table(&DNS), Nothing, "Where records for the challenge dns-01 are written"),
+    ],
+};
+
+/// `dns` of `[acme]`
+pub static DNS: Table = Table {
+    header: "{ provider = \"rfc2136\", server = \"ns1:53\", key = { file = \"…\" } }",
+    doc: "Who writes the records of the challenge dns-01, and who is asked whether they are out",
+    keys: &[
+        key("provider", Choice(&["rfc2136", "exec", "cloudflare"]), Wrong, "Who writes the records"),
+        key("server", Text("ns1.example.com:53"), Nothing, "rfc2136: the name server that takes updates"),
+        key("key", Kind::Table(&SECRET), Nothing, "rfc2136: the TSIG key, as `tsig-keygen` writes it"),
+        key(
+            "command",
+            Texts("/etc/vestibule/dns-hook"),
+            Nothing,
+            "exec: the program, called with `present NAME VALUE` and `cleanup NAME VALUE` behind its own arguments",
+        ),
+        key("timeout", Duration("1s", "1h"), Is("1m"), "exec: how long the program may take"),
+        key("token", Kind::Table(&SECRET), Nothing, "cloudflare: an API token that may edit the zone's DNS"),
+        key(
+            "api",
+            Text("https://api.cloudflare.com/client/v4"),
+            Nothing,
+            "cloudflare: where the API is; for a private gateway before it",
+        ),
+        key(
+            "resolvers",
+            Texts("10.0.0.2:53"),
+            Nothing,
+            "Who is asked where names lead; default: the machine's own resolvers",
+        ),
+        key(
+            "nameservers",
+            Texts("192.0.2.53"),
+            Nothing,
+            "Who is asked whether a record is out; default: the zone's own name servers",
+        ),
+        key("propagation", Duration("1s", "1h"), Is("2m"), "How long a record may take to be out"),
     ],
 };
 
@@ -51,6 +92,7 @@ pub static FALLBACK: Table = Table {
     keys: &[
         Key { absent: Wrong, ..DIRECTORY },
         PROFILE,
+        PREFERRED_CHAIN,
         key("eab", Kind::Table(&EAB), Nothing, "The account at the CA that the new one belongs to"),
     ],
 };
@@ -92,4 +134,10 @@ const PROFILE: Key = key(
     Text("shortlived"),
     Nothing,
     "The profile to order with, as the CA's directory lists them",
+);
+const PREFERRED_CHAIN: Key = key(
+    "preferred_chain",
+    Text("ISRG Root X1"),
+    Nothing,
+    "The common name of the root that the chain is to lead to, where the CA offers several",
 );

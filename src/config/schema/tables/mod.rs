@@ -28,6 +28,7 @@ pub static TABLES: &[&Table] = &[
     &ACME,
     &EAB,
     &FALLBACK,
+    &DNS,
     &STORE,
     &TLS,
     &CLIENT_ADDRESS,
