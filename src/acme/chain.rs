@@ -46,6 +46,7 @@ impl Job<'_> {
             bundle.chain_pem = pem;
             // The disk's refusal is told, and the record kept in memory.
             let _ = keep.keep(record).await;
+            tracing::info!(root, "the chain that leads to the preferred root is taken");
             return true;
         }
         tracing::warn!(

@@ -14,7 +14,7 @@ use crate::support::PATIENCE;
 use crate::support::edge::{Edge, run};
 
 /// A CA that asks this name server.
-fn pebble(named: &Named) -> Pebble {
+pub(super) fn pebble(named: &Named) -> Pebble {
     Pebble::start(Options { names: Some(named.address()), ..Options::default() })
 }
 
@@ -23,7 +23,7 @@ fn site_of(names: &[&str]) -> String {
     site(&names.join("\", \""))
 }
 
-fn config(pebble: &Pebble, acme: &str, names: &[&str]) -> String {
+pub(super) fn config(pebble: &Pebble, acme: &str, names: &[&str]) -> String {
     format!("{}{}{}", rows(pebble.ports, "public"), table(pebble, acme), site_of(names))
 }
 

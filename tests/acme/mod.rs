@@ -1,5 +1,7 @@
 //! Certificates from a real CA (pebble), with a fault proxy before it.
 
+mod chain;
+mod cloudflare;
 mod command;
 mod dns;
 mod faults;

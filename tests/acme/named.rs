@@ -124,7 +124,10 @@ fn run(folder: &TempDir, port: u16) -> (Child, Lines) {
     );
     let file = folder.path().join("named.conf");
     fs::write(&file, config).unwrap();
-    let mut child = Command::new(program("named"))
+    // AppArmor knows Debian's own by its path, and keeps it to folders of its own.
+    let named = folder.path().join("named");
+    fs::copy(program("named"), &named).unwrap();
+    let mut child = Command::new(named)
         .args(["-g", "-n", "1", "-U", "1", "-c"])
         .arg(file)
         .stdin(Stdio::null())

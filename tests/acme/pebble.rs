@@ -125,11 +125,16 @@ impl Pebble {
     pub(super) fn issuing_root(&self) -> PathBuf {
         let mut roots = String::new();
         for index in 0..2 {
-            roots += &self.management(&format!("/roots/{index}"));
+            roots += &self.root(index);
         }
         let path = self.folder.path().join("issuing.pem");
         fs::write(&path, roots).unwrap();
         path
+    }
+
+    /// A root that its chains lead to, in PEM; the first one by default.
+    pub(super) fn root(&self, index: usize) -> String {
+        self.management(&format!("/roots/{index}"))
     }
 
     fn management(&self, path: &str) -> String {

@@ -82,15 +82,6 @@ impl Proxy {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let chain: Vec<_> =
-            CertificateDer::pem_file_iter(keys.join("api.pem")).unwrap().map(Result::unwrap).collect();
-        let key = PrivateKeyDer::from_pem_file(keys.join("api.key")).unwrap();
-        let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(chain, key)
-            .unwrap();
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(&fs::read(keys.join("ca.pem")).unwrap()).unwrap()).unwrap();
         let client = ClientConfig::builder_with_provider(provider)
@@ -107,7 +98,7 @@ impl Proxy {
         });
         let listener = runtime.block_on(TcpListener::bind(("127.0.0.1", 0))).unwrap();
         let port = listener.local_addr().unwrap().port();
-        runtime.spawn(accept(listener, TlsAcceptor::from(Arc::new(server)), Arc::clone(&shared)));
+        runtime.spawn(accept(listener, acceptor(keys), Arc::clone(&shared)));
         Self { port, shared, _runtime: runtime }
     }
 
@@ -164,6 +155,21 @@ impl Shared {
         self.seen.lock().unwrap().push(Seen { path: path.to_owned(), status, payload: payload.clone() });
         self.changed.notify_all();
     }
+}
+
+/// TLS with the certificate in that folder.
+pub(super) fn acceptor(keys: &Path) -> TlsAcceptor {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let chain: Vec<_> =
+        CertificateDer::pem_file_iter(keys.join("api.pem")).unwrap().map(Result::unwrap).collect();
+    let key = PrivateKeyDer::from_pem_file(keys.join("api.key")).unwrap();
+    let server = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    TlsAcceptor::from(Arc::new(server))
 }
 
 async fn accept(listener: TcpListener, acceptor: TlsAcceptor, shared: Arc<Shared>) {
