@@ -79,25 +79,30 @@ impl Ca {
         Ok(held.insert(self.create().await?).clone())
     }
 
-    /// Gives the account a new key (RFC 8555 section 7.3.5). Where that fails, the old one goes on until the next start.
+    /// Gives the account a new key (RFC 8555 section 7.3.5). Where that fails, the old one goes on until the next start. The CA
+    /// knows the new one alone from then on, so that the disk is tried before.
     async fn with_new_key(&self, mut account: Account) -> Account {
         let old = account.clone();
-        let rolled =
-            patiently("changing the account's key", false, async || account.update_key().await).await;
-        let saved = match rolled {
-            Ok(credentials) => self.save(&credentials, self.contacts.clone()).await,
+        let rolled = match on_disk(&self.store, Store::probe).await {
+            Ok(()) => {
+                patiently("changing the account's key", false, async || account.update_key().await).await
+            }
             Err(failure) => Err(failure),
         };
-        match saved {
-            Ok(()) => {
-                tracing::info!(directory = self.directory, "the account has a new key");
-                account
-            }
+        let credentials = match rolled {
+            Ok(credentials) => credentials,
             Err(failure) => {
                 tracing::warn!(directory = self.directory, %failure, "the account's key was not changed");
-                old
+                return old;
+            }
+        };
+        match self.save(&credentials, self.contacts.clone()).await {
+            Ok(()) => tracing::info!(directory = self.directory, "the account has a new key"),
+            Err(failure) => {
+                tracing::error!(directory = self.directory, %failure, "the account's new key could not be stored, and goes with this process");
             }
         }
+        account
     }
 
     /// Tells a failure that is the account's own, and that no later try will cure.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 use std::time::Instant;
 
 use serde_json::Value;
@@ -221,6 +222,47 @@ fn a_name_server_that_is_silent_holds_nothing_up() {
     let edge = Edge::start(&config(&pebble, &dns, &[NAME]));
     wait_for_handshake(&pebble, NAME, PATIENCE);
     drop(edge);
+}
+
+/// Where nothing is named, the machine's resolver and the zone's own name servers are asked: in a namespace of its own, where they
+/// are on the port that is theirs.
+#[test]
+fn the_zones_own_name_servers_are_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let resolver = folder.path().join("resolv.conf");
+    fs::write(&resolver, "nameserver 127.0.0.1\n").unwrap();
+    let script = format!(
+        "ip link set lo up && mount --bind {} /etc/resolv.conf && exec \"$0\" \"$@\"",
+        resolver.display()
+    );
+    let output = Command::new("unshare")
+        .args(["-Urnm", "sh", "-c", &script])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "acme::dns::in_a_namespace_of_its_own", "--ignored", "--nocapture"])
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && told.contains("1 passed"), "{told}");
+}
+
+#[test]
+#[ignore = "run by the test above"]
+fn in_a_namespace_of_its_own() {
+    let named = Named::start_at(53, "");
+    let pebble = pebble(&named);
+    let dns = format!(
+        "challenge = \"dns-01\"\ndns = {{ provider = \"rfc2136\", server = \"ns.test\", key = {{ file = \"{}\" }}, \
+         propagation = \"10s\" }}",
+        named.key("edge").display()
+    );
+    let edge = Edge::start(&config(&pebble, &dns, &["*.app.test"]));
+    wait_for_handshake(&pebble, "any.app.test", PATIENCE);
+    named.wait_for_txt("_acme-challenge.app.test.", 0);
+    let told = edge.log().all();
+    assert!(
+        !told.contains("the CA is asked to look all the same") && !told.contains("taken for none"),
+        "{told}"
+    );
 }
 
 /// A hook as people write them: `nsupdate` with the key.

@@ -29,8 +29,12 @@ impl Named {
 
     /// The same, with more in the zone `test`.
     pub(super) fn start_with(records: &str) -> Self {
+        Self::start_at(free_port(), records)
+    }
+
+    /// The same, on this port of 127.0.0.1.
+    pub(super) fn start_at(port: u16, records: &str) -> Self {
         let folder = tempfile::Builder::new().prefix("vestibule-named-").tempdir().unwrap();
-        let port = free_port();
         for key in ["edge", "stranger", "unknown"] {
             fs::write(folder.path().join(key), generate(key)).unwrap();
         }

@@ -150,7 +150,7 @@ impl Dns {
         keep.keep(record).await?;
         for (domain, name, value) in &wanted {
             self.provider.add(name, value).await.map_err(failed(domain, "writing the record"))?;
-            tracing::debug!(domain, %name, "a record was written");
+            tracing::info!(domain, %name, "a challenge's record is written; its name servers are asked for it");
         }
         self.wait(&wanted).await
     }
@@ -203,12 +203,17 @@ impl Dns {
                 Err(trouble) => Err(trouble),
             },
         };
-        match found {
+        let servers = match found {
             Ok(names) => self.lookup.addresses(&names).await,
             Err(trouble) => {
                 tracing::debug!(%name, %trouble, "the zone's name servers were not found");
                 Vec::new()
             }
+        };
+        match &self.provider {
+            // Nobody knows the addresses of a zone that is not for the world: the server itself does for all of them.
+            Provider::Rfc2136(server) if servers.is_empty() => server.addresses().await.into_iter().collect(),
+            _ => servers,
         }
     }
 }

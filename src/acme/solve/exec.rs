@@ -12,6 +12,7 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use super::dns01::Trouble;
+use crate::config::show_duration;
 
 /// How much of what a program says on stderr is told, in octets: the end.
 const SAID: usize = 2000;
@@ -57,8 +58,8 @@ impl Exec {
             drop(group);
             // Killed, it ends at once; this takes it out of the kernel's table.
             let _ = child.wait().await;
-            let limit = self.limit.as_secs();
-            return Err(trouble(format!("did not end within {limit} seconds, and was killed{said}")));
+            let limit = show_duration(self.limit);
+            return Err(trouble(format!("did not end within {limit}, and was killed{said}")));
         };
         group.0 = None;
         match ended {
@@ -175,7 +176,7 @@ mod tests {
         let file = folder.path().join("pids");
         let script = format!("sleep 1000 & echo $! $$ > {}; wait", file.display());
         let error = run(&script, Duration::from_secs(1)).await.unwrap_err();
-        assert!(error.ends_with("did not end within 1 seconds, and was killed"), "{error}");
+        assert!(error.ends_with("did not end within 1s, and was killed"), "{error}");
         for pid in std::fs::read_to_string(&file).unwrap().split_whitespace() {
             let status = format!("/proc/{pid}/stat");
             let gone = || std::fs::read_to_string(&status).map_or(true, |stat| stat.contains(") Z "));

@@ -147,3 +147,119 @@ async fn within<T>(limit: Duration, work: impl Future<Output = io::Result<T>>) -
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
+
+#[cfg(test)]
+mod tests {
+    use hickory_proto::op::OpCode;
+    use tokio::net::TcpListener;
+    use tokio::time::Instant;
+
+    use super::super::tsig;
+    use super::*;
+
+    const KEY: &[u8] =
+        b"key k { algorithm hmac-sha256; secret \"c2VjcmV0IHNlY3JldCBzZWNyZXQgc2VjcmV0IDEyMzQ=\"; };";
+
+    /// What a server makes of a question, over UDP and over TCP; None is silence.
+    type Answers = fn(&[u8]) -> Option<Vec<u8>>;
+
+    /// A name server on a port of its own.
+    async fn server(udp: Answers, tcp: Answers) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let socket = UdpSocket::bind(address).await.unwrap();
+        tokio::spawn(async move {
+            let mut buffer = [0; 4096];
+            while let Ok((length, peer)) = socket.recv_from(&mut buffer).await {
+                if let Some(answer) = udp(&buffer[..length]) {
+                    socket.send_to(b"\0\0", peer).await.unwrap();
+                    socket.send_to(&answer, peer).await.unwrap();
+                }
+            }
+        });
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut question = vec![0; usize::from(stream.read_u16().await.unwrap())];
+                stream.read_exact(&mut question).await.unwrap();
+                if let Some(answer) = tcp(&question) {
+                    let length = u16::try_from(answer.len()).unwrap();
+                    stream.write_all(&[&length.to_be_bytes(), &answer[..]].concat()).await.unwrap();
+                }
+            }
+        });
+        address
+    }
+
+    /// An answer with this code, as a server without a key gives it.
+    fn plain(question: &[u8], code: ResponseCode, truncated: bool) -> Option<Vec<u8>> {
+        let question = Message::from_vec(question).unwrap();
+        let mut answer = Message::error_msg(question.id, OpCode::Query, code);
+        answer.metadata.truncation = truncated;
+        answer.to_vec().ok()
+    }
+
+    fn empty(question: &[u8]) -> Option<Vec<u8>> {
+        plain(question, ResponseCode::NoError, false)
+    }
+
+    fn truncated(question: &[u8]) -> Option<Vec<u8>> {
+        plain(question, ResponseCode::NoError, true)
+    }
+
+    fn refused(question: &[u8]) -> Option<Vec<u8>> {
+        plain(question, ResponseCode::Refused, false)
+    }
+
+    fn garbage(question: &[u8]) -> Option<Vec<u8>> {
+        Some([question.get(..2)?, &[0x80; 4]].concat())
+    }
+
+    /// The question itself, with its own signature: not the one of an answer.
+    fn echo(question: &[u8]) -> Option<Vec<u8>> {
+        let mut answer = question.to_vec();
+        *answer.get_mut(2)? |= 0x80;
+        Some(answer)
+    }
+
+    fn silence(_: &[u8]) -> Option<Vec<u8>> {
+        None
+    }
+
+    async fn asked(udp: Answers, tcp: Answers, signed: bool) -> Result<ResponseCode, String> {
+        let address = server(udp, tcp).await;
+        let key = tsig::read(KEY).unwrap();
+        let message = question(&Name::from_ascii("a.test.").unwrap(), RecordType::TXT, false);
+        let answer = ask(address, message, signed.then_some(&key)).await;
+        answer.map(|answer| answer.response_code).map_err(|trouble| trouble.to_string())
+    }
+
+    #[tokio::test]
+    async fn what_does_not_fit_comes_over_tcp() {
+        assert_eq!(asked(empty, silence, false).await, Ok(ResponseCode::NoError));
+        assert_eq!(asked(truncated, refused, false).await, Ok(ResponseCode::Refused));
+        assert!(asked(garbage, silence, false).await.unwrap_err().contains("an answer that cannot be read"));
+    }
+
+    #[tokio::test]
+    async fn with_a_key_only_a_signed_answer_is_one() {
+        assert!(
+            asked(empty, silence, true).await.unwrap_err().ends_with("gave an answer that is not signed")
+        );
+        assert!(
+            asked(echo, silence, true).await.unwrap_err().contains("an answer whose signature is not right")
+        );
+        assert_eq!(
+            asked(refused, silence, true).await,
+            Ok(ResponseCode::Refused),
+            "a refusal may be unsigned"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_ends() {
+        let begin = Instant::now();
+        let error = asked(silence, silence, false).await.unwrap_err();
+        assert!(error.contains("does not answer"), "{error}");
+        assert!(begin.elapsed() <= UDP + TCP);
+    }
+}

@@ -89,7 +89,8 @@ impl Rfc2136 {
         Err(last.unwrap_or_else(|| Trouble::Unfit(format!("{} has no address", self.server.host))))
     }
 
-    async fn addresses(&self) -> Result<Vec<SocketAddr>, Trouble> {
+    /// Where the server is.
+    pub(super) async fn addresses(&self) -> Result<Vec<SocketAddr>, Trouble> {
         let DnsServer { host, port } = &self.server;
         let found = timeout(SETUP, tokio::net::lookup_host((host.as_str(), *port))).await;
         let found = found.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
