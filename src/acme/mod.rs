@@ -14,6 +14,7 @@
 //! - [`renewal`]: when a certificate is renewed, and a failure tried again; pure
 //! - `pace`: how fast orders may be made
 //! - `preflight`: a look of our own at the names, which warns
+//! - `program`: programs of other people's, run to their end
 //! - `failure`: what can go wrong, and which of it passes by itself
 
 mod account;
@@ -28,6 +29,7 @@ pub mod manager;
 mod order;
 mod pace;
 mod preflight;
+mod program;
 pub mod renewal;
 mod settings;
 mod solve;

@@ -292,7 +292,7 @@ fn a_hook_writes_the_record() {
     write_program(&hook, "#!/bin/sh\necho 'no zone for that' >&2\nexit 7\n");
     let edge = Edge::start(&config(&pebble, &dns, &[NAME]));
     let failure = said(&edge, "no certificate was obtained")["failure"].as_str().unwrap().to_owned();
-    let expected = "failed to present _acme-challenge.app.test.: exit status: 7: no zone for that";
+    let expected = "asked about _acme-challenge.app.test., failed: exit status: 7: no zone for that";
     assert!(failure.contains(expected), "{failure}");
 }
 

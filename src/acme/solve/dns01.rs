@@ -81,11 +81,13 @@ pub(in super::super) enum Trouble {
         name: String,
     },
     /// The program failed.
-    #[error("the hook {program} {what}")]
+    #[error("the hook {program}, asked about {name}, {what}")]
     Hook {
         /// Its path.
         program: String,
-        /// As in "ended with 1".
+        /// The record's name.
+        name: String,
+        /// As in "failed: exit status: 1".
         what: String,
     },
     /// An HTTP API cannot be reached.

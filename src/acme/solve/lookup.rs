@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use hickory_proto::op::Message;
+use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::{Name, RData, RecordType};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -94,7 +94,11 @@ impl Lookup {
         let mut last = None;
         for resolver in &self.resolvers {
             match query::ask(*resolver, question(name, kind, true), None).await {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) if is_told(&answer) => return Ok(answer),
+                Ok(answer) => {
+                    let why = format!("no answer for {name} ({})", query::mnemonic(answer.response_code));
+                    last = Some(Trouble::Odd { server: resolver.to_string(), why });
+                }
                 Err(trouble) => last = Some(trouble),
             }
         }
@@ -173,11 +177,17 @@ async fn look(servers: &[Server], name: &Name, value: &str, recursive: bool) -> 
 /// Whether a server has the value; None where it does not answer at any of its addresses.
 async fn has(server: &[SocketAddr], name: &Name, value: &str, recursive: bool) -> Option<bool> {
     for address in server {
-        if let Ok(answer) = query::ask(*address, question(name, RecordType::TXT, recursive), None).await {
+        let answer = query::ask(*address, question(name, RecordType::TXT, recursive), None).await;
+        if let Some(answer) = answer.ok().filter(is_told) {
             return Some(values(&answer, name).any(|own| own == value.as_bytes()));
         }
     }
     None
+}
+
+/// Whether a server says what there is: one that refuses, or fails, is no better than a silent one.
+fn is_told(answer: &Message) -> bool {
+    matches!(answer.response_code, ResponseCode::NoError | ResponseCode::NXDomain)
 }
 
 fn values<'a>(answer: &'a Message, name: &'a Name) -> impl Iterator<Item = Vec<u8>> + 'a {

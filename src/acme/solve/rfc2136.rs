@@ -71,7 +71,7 @@ impl Rfc2136 {
         }
         let what = match code {
             ResponseCode::NoError => format!("has no zone with {name}"),
-            code => format!("has no zone with {name} ({})", mnemonic(code)),
+            code => format!("has no zone with {name} ({})", query::mnemonic(code)),
         };
         let fix = "name the zone's primary server in `server`, or lead the name to its zone with a CNAME";
         Err(Trouble::Refused { server: self.server.to_string(), what, fix: fix.to_owned() })
@@ -114,7 +114,7 @@ impl Rfc2136 {
             }
             _ => (format!("refuses to update {zone}"), "its log says why".to_owned()),
         };
-        let what = format!("{what} ({})", mnemonic(code));
+        let what = format!("{what} ({})", query::mnemonic(code));
         Trouble::Refused { server: self.server.to_string(), what, fix }
     }
 }
@@ -131,18 +131,4 @@ fn update(zone: &Name, record: Record) -> Message {
 
 fn txt(value: &str) -> RData {
     RData::TXT(TXT::new(vec![value.to_owned()]))
-}
-
-/// As people search for it.
-fn mnemonic(code: ResponseCode) -> String {
-    match code {
-        ResponseCode::FormErr => "FORMERR".into(),
-        ResponseCode::ServFail => "SERVFAIL".into(),
-        ResponseCode::NXDomain => "NXDOMAIN".into(),
-        ResponseCode::NotImp => "NOTIMP".into(),
-        ResponseCode::Refused => "REFUSED".into(),
-        ResponseCode::NotAuth => "NOTAUTH".into(),
-        ResponseCode::NotZone => "NOTZONE".into(),
-        other => format!("response code {}", u16::from(other)),
-    }
 }
