@@ -122,7 +122,10 @@ impl Tending {
             let mut kept = Kept { tending: self, memory };
             end = match job.run(record, &mut kept).await {
                 Ok(alternates) if !alternates.is_empty() => {
-                    self.install(record, memory);
+                    if let Some(bundle) = &record.bundle {
+                        // What is wrong with it is told once it is installed for good.
+                        let _ = self.tls.install(&bundle.chain_pem, bundle.key_pem.expose());
+                    }
                     job.prefer(alternates, record, &mut kept).await;
                     Ok(())
                 }

@@ -25,9 +25,9 @@ impl Job<'_> {
         }
     }
 
-    /// Puts the chain that leads to the preferred root in the place of the stored one. True where there is one.
-    pub(super) async fn prefer(&self, urls: Vec<String>, record: &mut Record, keep: &mut impl Keep) -> bool {
-        let (Some(root), Some(bundle)) = (&self.ca.preferred_chain, &mut record.bundle) else { return false };
+    /// Puts the chain that leads to the preferred root in the place of the stored one, where there is one.
+    pub(super) async fn prefer(&self, urls: Vec<String>, record: &mut Record, keep: &mut impl Keep) {
+        let (Some(root), Some(bundle)) = (&self.ca.preferred_chain, &mut record.bundle) else { return };
         for url in urls {
             let pem = match self.fetch(&url).await {
                 Ok(pem) => pem,
@@ -47,21 +47,21 @@ impl Job<'_> {
             // The disk's refusal is told, and the record kept in memory.
             let _ = keep.keep(record).await;
             tracing::info!(root, "the chain that leads to the preferred root is taken");
-            return true;
+            return;
         }
         tracing::warn!(
             root,
             ca = self.ca.directory,
             "the CA has no chain that leads to the preferred root; its first one stays"
         );
-        false
     }
 
     async fn fetch(&self, url: &str) -> Result<String, Failure> {
         let account = self.ca.account().await?;
         self.ca.client.keep_aside(url);
-        patiently("fetching another chain", true, async || read(&account, url).await).await?;
+        let asked = patiently("fetching another chain", true, async || read(&account, url).await).await;
         let answer = self.ca.client.taken_aside(url);
+        asked?;
         let pem = answer.and_then(|answer| String::from_utf8(answer.into_body().to_vec()).ok());
         pem.ok_or_else(|| Failure::Unfit("the CA sent something else than a chain".to_owned()))
     }

@@ -212,9 +212,9 @@ impl Job<'_> {
         }
         let url = order.state().certificate.clone().unwrap_or_default();
         self.ca.client.keep_aside(&url);
-        let pem = patiently("fetching the certificate", true, async || order.certificate().await).await?;
-        let pem = pem.ok_or_else(|| late("the certificate was not there yet"))?;
+        let fetched = patiently("fetching the certificate", true, async || order.certificate().await).await;
         let answer = self.ca.client.taken_aside(&url);
+        let pem = fetched?.ok_or_else(|| late("the certificate was not there yet"))?;
         let alternates = answer.map(|answer| self.alternates(&pem, answer.headers())).unwrap_or_default();
         Ok((self.bundle(pem, &pending, &record.names)?, alternates))
     }
