@@ -153,6 +153,20 @@ fn what_a_removed_site_left_is_removed() {
 }
 
 #[test]
+fn what_nobody_can_remove_any_more_is_named() {
+    let named = Named::start();
+    let pebble = pebble(&named);
+    pebble.proxy.fault(CHALLENGE, 1, Fault::Hang);
+    let edge = Edge::start(&config(&pebble, &by_dns(&named), &[NAME]));
+    pebble.proxy.wait(CHALLENGE, 1);
+    let value = named.txt("_acme-challenge.app.test.").concat();
+    edge.write_config(&config(&pebble, "", &["other.test"]));
+    assert!(edge.reload());
+    let line = said(&edge, "a challenge's record was left, and [acme] has no dns to remove it by");
+    assert_eq!((&line["name"], &line["value"]), (&"_acme-challenge.app.test.".into(), &value.into()));
+}
+
+#[test]
 fn what_a_name_server_refuses_is_said_with_the_fix() {
     let named = Named::start();
     let pebble = pebble(&named);
@@ -210,7 +224,7 @@ fn a_record_that_does_not_come_out_is_said_with_the_server_that_lacks_it() {
     assert!(pebble.proxy.seen(CHALLENGE).is_empty());
 }
 
-/// A name server that this machine cannot reach is the CA's to judge.
+/// A name server that this machine cannot reach is the CA's to judge; without a resolver, a name is taken for no alias.
 #[test]
 fn a_name_server_that_is_silent_holds_nothing_up() {
     let named = Named::start();
@@ -219,6 +233,8 @@ fn a_name_server_that_is_silent_holds_nothing_up() {
         &format!("nameservers = [\"{}\"]", named.address()),
         &format!("nameservers = [\"{}\", \"127.0.0.1:{}\"]", named.address(), super::pebble::free_port()),
     );
+    let dead = format!("resolvers = [\"127.0.0.1:{}\"]", super::pebble::free_port());
+    let dns = dns.replace(&format!("resolvers = [\"{}\"]", named.address()), &dead);
     let edge = Edge::start(&config(&pebble, &dns, &[NAME]));
     wait_for_handshake(&pebble, NAME, PATIENCE);
     drop(edge);
