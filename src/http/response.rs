@@ -70,8 +70,10 @@ impl Payload {
 
     /// Moves what does not need the client, while it is busy.
     pub(super) fn poll_ahead(&mut self, cx: &mut Context<'_>) {
-        if let Self::Ahead(ahead) = self {
-            ahead.poll_ahead(cx);
+        match self {
+            Self::Ahead(ahead) => ahead.poll_ahead(cx),
+            Self::Upstream(call) => call.slow_down(),
+            _ => {}
         }
     }
 

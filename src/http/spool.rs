@@ -252,6 +252,7 @@ impl Ahead {
 
     /// Takes what the worker gives while the client is busy with what it has.
     pub(super) fn poll_ahead(&mut self, cx: &mut Context<'_>) {
+        self.call.slow_down();
         while self.ended.is_none() && !self.full {
             if let Some(bytes) = self.held.take() {
                 if !self.stow(bytes, cx) {

@@ -35,8 +35,8 @@ impl Worker {
     }
 
     /// Serves a connection to its end. `bind` names the row that it came in on.
-    pub async fn serve(self: Rc<Self>, entered: Entered, serve: Serve, bind: Bind) {
-        connection::serve(self, entered, serve, bind).await;
+    pub fn serve(self: Rc<Self>, entered: Entered, serve: Serve, bind: Bind) -> impl Future<Output = ()> {
+        connection::serve(self, entered, serve, bind)
     }
 
     /// Answers a connection that may not come in, if it is a CA's.

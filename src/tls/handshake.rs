@@ -31,6 +31,10 @@ const LINGER: Duration = Duration::from_secs(1);
 /// The most that is read, and thrown away, from a refused client, in octets.
 const MAX_DRAIN: u64 = 64 * 1024;
 
+/// How much of an answer a connection encrypts before it is written, in octets: the largest read from an upstream
+/// with a head before it.
+const WRITE: usize = (256 + 32) * 1024;
+
 /// A finished handshake.
 #[derive(Debug)]
 pub struct Handshaken<IO> {
@@ -245,8 +249,9 @@ where
     }
 }
 
-fn describe<IO>(stream: TlsStream<IO>, name: Hostname) -> Handshaken<IO> {
-    let (_, session) = stream.get_ref();
+fn describe<IO>(mut stream: TlsStream<IO>, name: Hostname) -> Handshaken<IO> {
+    let (_, session) = stream.get_mut();
+    session.set_buffer_limit(Some(WRITE));
     let protocol = if session.alpn_protocol() == Some(b"h2") { Alpn::H2 } else { Alpn::Http11 };
     let version = match session.protocol_version() {
         Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",

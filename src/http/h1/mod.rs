@@ -37,8 +37,16 @@ const LINGER: Duration = Duration::from_secs(2);
 const MAX_LINGER: Duration = Duration::from_secs(30);
 
 /// Serves an HTTP/1 connection to its end.
-pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(link: Rc<Link>, io: S) {
+pub(super) fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(
+    link: Rc<Link>,
+    io: S,
+) -> impl Future<Output = ()> {
+    // Not in the future itself, which would keep room for it.
     let wire = Rc::new(RefCell::new(Wire::new(io)));
+    exchanges(link, wire)
+}
+
+async fn exchanges<S: AsyncRead + AsyncWrite + Unpin + 'static>(link: Rc<Link>, wire: Shared<S>) {
     let mut first = true;
     loop {
         let Ok(standing) = link.standing() else { return };

@@ -42,11 +42,19 @@ const SEND_BUFFER: usize = 128 * 1024;
 const MAX_CANCELLED: u64 = 200;
 
 /// Serves an HTTP/2 connection to its end.
-pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(link: Rc<Link>, io: S) {
+pub(super) fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(
+    link: Rc<Link>,
+    io: S,
+) -> impl Future<Output = ()> {
+    // Not in the future itself, which would keep room for it.
+    let io = Gather::new(io);
+    requests(link, io)
+}
+
+async fn requests<S: AsyncRead + AsyncWrite + Unpin + 'static>(link: Rc<Link>, io: Gather<S>) {
     let Ok(standing) = link.standing() else { return };
     let limits = standing.snapshot.config.limits;
     drop(standing);
-    let io = Gather::new(io);
     let Ok(Some(mut connection)) = timeout(limits.header_timeout, shake(&io)).await else { return };
     let streams = Rc::new(Streams::new(link, limits));
     let mut leaving = Leaving::default();
