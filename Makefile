@@ -1,6 +1,6 @@
 # Two commands on a fresh machine: `make demo` and `make test`. Both need Rust, Python 3, a C compiler and apt.
 
-.PHONY: demo demo-check test test-containers bench lint docs clean
+.PHONY: demo demo-check test test-containers bench instructions lint docs clean
 
 demo:            ## a real Django behind the edge, until Ctrl-C; ACME=1: with a certificate from a CA (pebble)
 	@scripts/demo
@@ -16,6 +16,9 @@ test-containers: ## what needs a Docker engine
 
 bench:           ## beside current nginx: processor time a request, memory, latency (ROUNDS=5 PEERS=nginx|all)
 	@scripts/bench
+
+instructions:    ## instructions a request, beside the baseline in the repository; needs no quiet machine
+	@scripts/instructions
 
 lint:            ## format and clippy, as CI holds them
 	@cargo fmt --check

@@ -42,7 +42,12 @@ ROWS = [
     Row("h1, 1 KiB", "1k", 50_000, ["--h1", "-c64"]),
     Row("h2, 1 KiB", "1k", 50_000, ["-c32", "-m10"]),
     Row("h1, 100 KiB", "100k", 10_000, ["--h1", "-c64"]),
+    Row("h2, 100 KiB", "100k", 10_000, ["-c32", "-m10"]),
     Row("h1, 10 MiB", "10m", 100, ["--h1", "-c8"]),
+    Row("h2, 10 MiB", "10m", 100, ["-c8", "-w24", "-W26"]),
+    Row("h1, POST 1 KiB", "sink", 20_000, ["--h1", "-c64", f"-d{WORK}/bodies/1k"]),
+    Row("h1, POST 1 MiB", "sink", 500, ["--h1", "-c8", f"-d{WORK}/bodies/1m"]),
+    Row("h2, POST 1 MiB", "sink", 500, ["-c8", f"-d{WORK}/bodies/1m"]),
     handshakes("X25519"),
     handshakes("X25519MLKEM768"),
     Row("h1, 1 KiB, at 6,400/s", "1k", 6_400, ["--h1", "-c64", "-r1", "--rate-period=2ms", "--rps=100"], latency=True),
@@ -98,7 +103,7 @@ def start(name, backend, edges, running):
 def make_bodies():
     bodies = WORK / "bodies"
     bodies.mkdir(exist_ok=True)
-    for name, size in (("1k", 1 << 10), ("100k", 100 << 10), ("10m", 10 << 20)):
+    for name, size in (("1k", 1 << 10), ("100k", 100 << 10), ("1m", 1 << 20), ("10m", 10 << 20)):
         (bodies / name).write_bytes(bytes(range(256)) * (size // 256))
 
 

@@ -36,7 +36,7 @@ const MAX_STREAMS: u32 = 128;
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// How much of an answer waits in a stream for the client, in octets.
-const SEND_BUFFER: usize = 128 * 1024;
+const SEND_BUFFER: usize = 256 * 1024;
 /// From how many requests that the client took back at once a connection ends, where they are the most of its requests
 /// (CVE-2023-44487).
 const MAX_CANCELLED: u64 = 200;
