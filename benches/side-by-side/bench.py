@@ -152,24 +152,58 @@ def percentile(samples, share):
 def measure_memory(peer):
     """Its memory before its first request, and what an idle connection adds that has had its answer."""
     base = settled(peer.program)
-    context = ssl.create_default_context(cafile=WORK / "cert.pem")
+    told = {"base_kib": base}
     with ExitStack() as held:
-        for _ in range(IDLE):
-            stream = context.wrap_socket(socket.create_connection(("127.0.0.1", peer.port)), server_hostname=HOST)
-            held.enter_context(stream)
-            stream.sendall(f"GET /1k HTTP/1.1\r\nHost: {HOST}:{peer.port}\r\n\r\n".encode())
-            read_answer(stream)
-        full = settled(peer.program)
-    return {"base_kib": base, "connection_kib": (full - base) / IDLE}
+        for key, protocol, ask in (("connection_kib", "http/1.1", ask_h1), ("h2_connection_kib", "h2", ask_h2)):
+            context = ssl.create_default_context(cafile=WORK / "cert.pem")
+            context.set_alpn_protocols([protocol])
+            for _ in range(IDLE):
+                stream = context.wrap_socket(socket.create_connection(("127.0.0.1", peer.port)), server_hostname=HOST)
+                held.enter_context(stream)
+                ask(stream, f"{HOST}:{peer.port}")
+            full = settled(peer.program)
+            told[key], base = (full - base) / IDLE, full
+    return told
 
 
-def read_answer(stream):
+def ask_h1(stream, host):
+    stream.sendall(f"GET /1k HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
     answer = b""
     while b"\r\n\r\n" not in answer or len(answer.partition(b"\r\n\r\n")[2]) < 1024:
-        piece = stream.recv(65536)
-        if not piece:
-            sys.exit(f"bench: a connection was closed before its answer:\n{answer!r}")
-        answer += piece
+        answer += received(stream)
+
+
+def ask_h2(stream, host):
+    """One request on stream 1 (RFC 9113): GET, https, then :path and :authority as literals (RFC 7541 section 6.2.2)."""
+    head = b"\x82\x87\x04\x03/1k\x01" + bytes([len(host)]) + host.encode()
+    frames = frame(SETTINGS) + frame(SETTINGS, flags=1) + frame(HEADERS, head, END_STREAM | 4, 1)
+    stream.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frames)
+    answer = b""
+    while True:
+        while len(answer) < 9 or len(answer) < 9 + length(answer):
+            answer += received(stream)
+        kind, flags = answer[3], answer[4]
+        answer = answer[9 + length(answer) :]
+        if kind == DATA and flags & END_STREAM:
+            return
+
+
+DATA, HEADERS, SETTINGS, END_STREAM = 0, 1, 4, 1
+
+
+def frame(kind, payload=b"", flags=0, stream=0):
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+
+
+def length(frame):
+    return int.from_bytes(frame[:3], "big")
+
+
+def received(stream):
+    piece = stream.recv(65536)
+    if not piece:
+        sys.exit("bench: a connection was closed before its answer")
+    return piece
 
 
 def settled(program):
@@ -211,6 +245,7 @@ def table(result):
     memory = [result["memory"][name] for name in names]
     lines.append(line("memory at rest, KiB", (f"{cell['base_kib']}" for cell in memory)))
     lines.append(line("an idle TLS connection, KiB", (f"{cell['connection_kib']:.1f}" for cell in memory)))
+    lines.append(line("the same over HTTP/2, KiB", (f"{cell['h2_connection_kib']:.1f}" for cell in memory)))
     return "\n".join(lines)
 
 
