@@ -110,6 +110,9 @@ fn the_running_edge_tells_its_status() {
             assert!(stdout.contains(&expected), "no {expected:?} in {stdout}");
         }
     }
+    let (_, stdout, _) = run(&["status", "--format", "json", "--socket", socket.to_str().unwrap()]);
+    let status: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((&status["generation"], &status["rows"][0]["row"]), (&1.into(), &HTTPS.into()));
 }
 
 #[test]

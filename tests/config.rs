@@ -280,6 +280,7 @@ FIREWALL (a port without a row is closed)
   HTTPS 203.0.113.10:443 rules its own address, and 443 the rest
   HTTPS 8443 is reached through lb alone, with a PROXY header
   the client's address is believed from lb
+  metrics and health are shown to this machine at 127.0.0.1:9180
 
 SITE app.example.com, *.tenants.example.com
   redirected   www.app.example.com

@@ -20,6 +20,7 @@ mod config;
 mod django;
 mod files;
 mod limits;
+mod listener;
 mod observing;
 mod outsider;
 mod proxying;

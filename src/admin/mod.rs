@@ -2,20 +2,29 @@
 //! and root may open.
 //!
 //! `POST /v1/reload` answers a [`Reloaded`], `GET /v1/status` a [`Status`], `GET /v1/certificates` the
-//! [`Certificates`], `POST /v1/certificates/renew?name=…` and `…/revoke?name=…` a [`Told`], and `GET /metrics` the text that
-//! Prometheus reads. A field is never renamed or given
+//! [`Certificates`], `POST /v1/certificates/renew?name=…` and `…/revoke?name=…` a [`Told`]. A field is never renamed or given
 //! another meaning within `/v1`; new ones may appear.
+//!
+//! What only shows is there over TCP too, where `[admin] listen` says so ([`listen`]): `GET /metrics` is the text that
+//! Prometheus reads, `/healthz` answers while the process lives, `/readyz` while it takes requests.
 
 pub mod certificates;
 pub mod client;
+pub mod listen;
 pub mod server;
 mod web;
+
+use std::time::Duration;
 
 use certificates::{Certificates, Told, Wish};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use crate::observe::metrics::Dialect;
+pub use web::Leaving;
+
+/// How long a listener rests after an error, as when descriptors have run out.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// What the socket asks of the running edge.
 #[derive(Debug)]

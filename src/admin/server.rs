@@ -5,7 +5,6 @@ use std::fs::{DirBuilder, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -17,12 +16,9 @@ use serde::Serialize;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
-use super::Ask;
 use super::certificates::{Told, Wish};
 use super::web;
-
-/// How long the socket rests after an error, as when descriptors have run out.
-const PAUSE: Duration = Duration::from_millis(100);
+use super::{Ask, Leaving, PAUSE};
 
 /// Why the socket could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -83,14 +79,14 @@ impl Server {
     }
 
     /// Serves for ever, handing what is asked to `asks`.
-    pub async fn run(&self, asks: mpsc::Sender<Ask>) {
+    pub async fn run(&self, asks: mpsc::Sender<Ask>, leaving: Leaving) {
         let mut failing = false;
         loop {
             let accepted = self.listener.accept().await;
             let failed_before = std::mem::replace(&mut failing, accepted.is_err());
             match accepted {
                 Ok((stream, _)) if is_trusted(&stream) => {
-                    tokio::spawn(converse(stream, asks.clone()));
+                    tokio::spawn(converse(stream, asks.clone(), leaving.clone()));
                 }
                 Ok(_) => tracing::warn!("a process of another user knocked at the admin socket; closed"),
                 Err(error) => {
@@ -131,8 +127,8 @@ fn is_trusted(stream: &UnixStream) -> bool {
     stream.peer_cred().is_ok_and(|peer| peer.uid() == own || peer.uid() == 0)
 }
 
-async fn converse(stream: UnixStream, asks: mpsc::Sender<Ask>) {
-    let service = service_fn(move |request| answer(request, asks.clone()));
+async fn converse(stream: UnixStream, asks: mpsc::Sender<Ask>, leaving: Leaving) {
+    let service = service_fn(move |request| answer(request, asks.clone(), leaving.clone()));
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .serve_connection(TokioIo::new(stream), service)
@@ -145,6 +141,7 @@ async fn converse(stream: UnixStream, asks: mpsc::Sender<Ask>) {
 async fn answer(
     request: Request<Incoming>,
     asks: mpsc::Sender<Ask>,
+    leaving: Leaving,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     Ok(match (request.method(), request.uri().path()) {
         (&Method::POST, "/v1/reload") => reply(ask(&asks, Ask::Reload).await),
@@ -160,7 +157,7 @@ async fn answer(
             | "/v1/certificates/renew"
             | "/v1/certificates/revoke",
         ) => refuse(StatusCode::METHOD_NOT_ALLOWED),
-        _ => web::answer(&request, &asks).await.unwrap_or_else(|| refuse(StatusCode::NOT_FOUND)),
+        _ => web::answer(&request, &asks, &leaving).await.unwrap_or_else(|| refuse(StatusCode::NOT_FOUND)),
     })
 }
 
@@ -266,7 +263,7 @@ mod tests {
             }
         };
         tokio::select! {
-            () = server.run(sender) => {}
+            () = server.run(sender, Leaving::default()) => {}
             () = edge(receiver) => {}
             () = asked => {}
         }

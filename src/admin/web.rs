@@ -1,8 +1,11 @@
 //! What is read by machines and browsers: the same on the socket and on `[admin] listen`.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::sync::mpsc;
 
@@ -10,19 +13,44 @@ use super::Ask;
 use super::server::ask;
 use crate::observe::metrics::Dialect;
 
-/// Answers GET and HEAD; None for a path that nothing is at.
+/// Whether the edge leaves: set once, and seen by whoever asks whether it is ready. Clones are one.
+#[derive(Debug, Clone, Default)]
+pub struct Leaving(Arc<AtomicBool>);
+
+impl Leaving {
+    /// From now on it takes no new connections.
+    pub fn begin(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn has_begun(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Answers GET and HEAD; None for a path that nothing is at. Health is told here and now: a control thread that reads a
+/// long file still lives.
 pub(super) async fn answer(
     request: &Request<Incoming>,
     asks: &mpsc::Sender<Ask>,
+    leaving: &Leaving,
 ) -> Option<Response<Full<Bytes>>> {
     let path = request.uri().path();
-    if !matches!(path, "/metrics") {
+    if !matches!(path, "/metrics" | "/healthz" | "/readyz") {
         return None;
     }
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return Some(plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered\n"));
-    }
-    Some(metrics(request, asks).await)
+    Some(match (request.method(), path) {
+        (&Method::GET | &Method::HEAD, "/metrics") => metrics(request, asks).await,
+        (&Method::GET | &Method::HEAD, "/readyz") if leaving.has_begun() => {
+            plain(StatusCode::SERVICE_UNAVAILABLE, "the edge is leaving\n")
+        }
+        (&Method::GET | &Method::HEAD, _) => plain(StatusCode::OK, "ok\n"),
+        _ => {
+            let mut refused = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered\n");
+            refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            refused
+        }
+    })
 }
 
 async fn metrics(request: &Request<Incoming>, asks: &mpsc::Sender<Ask>) -> Response<Full<Bytes>> {
@@ -34,7 +62,7 @@ async fn metrics(request: &Request<Incoming>, asks: &mpsc::Sender<Ask>) -> Respo
     }
 }
 
-fn plain(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
+pub(super) fn plain(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
     text_response(status, "text/plain; charset=utf-8", text)
 }
 
@@ -44,5 +72,6 @@ fn text_response(status: StatusCode, kind: &'static str, text: impl Into<Bytes>)
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }

@@ -161,6 +161,11 @@ fn notes(out: &mut String, config: &Config) {
     if let Some(client) = &config.client_address {
         notes.push(format!("the client's address is believed from {}", names(&client.trusted)));
     }
+    if let Some(listen) = &config.admin.listen {
+        let own = listen.bind.address().is_some_and(|ip| ip.is_loopback());
+        let whom = if own { "this machine".to_owned() } else { names(&listen.allow) };
+        notes.push(format!("metrics and health are shown to {whom} at {}", listen.bind));
+    }
     for (index, note) in notes.iter().enumerate() {
         let gap = if index == 0 { "\n" } else { "" };
         let _ = writeln!(out, "{gap}  {note}");

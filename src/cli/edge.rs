@@ -7,7 +7,7 @@ use std::path::Path;
 use http::Method;
 use serde::de::DeserializeOwned;
 
-use super::{Failure, RunningEdge, files, print};
+use super::{Failure, Format, RunningEdge, files, print, print_json};
 use crate::admin::{Reloaded, Status, client};
 
 /// `vestibule reload`
@@ -23,9 +23,12 @@ pub(super) fn reload(edge: &RunningEdge) -> Result<(), Failure> {
 }
 
 /// `vestibule status`
-pub(super) fn status(edge: &RunningEdge) -> Result<(), Failure> {
+pub(super) fn status(edge: &RunningEdge, format: Format) -> Result<(), Failure> {
     let status: Status = ask(&files::socket(edge)?, Method::GET, "/v1/status")?;
-    print(&table(&status))
+    match format {
+        Format::Text => print(&table(&status)),
+        Format::Json => print_json(&status),
+    }
 }
 
 fn table(status: &Status) -> String {

@@ -30,7 +30,7 @@ pub fn run() -> ExitCode {
         Command::Up(arguments) => up::run(&arguments),
         Command::Check(config) => check::run(config),
         Command::Reload(edge) => edge::reload(&edge),
-        Command::Status(edge) => edge::status(&edge),
+        Command::Status { format, edge } => edge::status(&edge, format),
         Command::Certs { command, edge } => match command.unwrap_or(Certs::List(edge)) {
             Certs::List(edge) => certificates::list(&edge),
             Certs::Show(Named { name, edge }) => certificates::show(&name, &edge),
@@ -84,7 +84,13 @@ enum Command {
     /// No connection is dropped.
     Reload(RunningEdge),
     /// Show the running edge: its process, its ports, its connections, its sites
-    Status(RunningEdge),
+    Status {
+        #[command(flatten)]
+        edge: RunningEdge,
+        /// For a person, or for a program
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
     /// What there is to know about certificates; without more, their list
     #[command(args_conflicts_with_subcommands = true)]
     Certs {
@@ -140,6 +146,14 @@ struct RunningEdge {
     config: Option<PathBuf>,
 }
 
+/// The form of what a command prints.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    #[default]
+    Text,
+    Json,
+}
+
 /// What `up` serves.
 #[derive(Debug, Args)]
 struct UpArguments {
@@ -178,6 +192,11 @@ impl From<crate::config::problem::Problems> for Failure {
     fn from(problems: crate::config::problem::Problems) -> Self {
         Self(problems.to_string())
     }
+}
+
+/// Prints what the edge answered as a program reads it.
+fn print_json(answer: &impl serde::Serialize) -> Result<(), Failure> {
+    print(&(serde_json::to_string_pretty(answer).map_err(Failure::new)? + "\n"))
 }
 
 /// Writes to standard output. A reader that has gone, as `head` does, is no error.

@@ -469,7 +469,7 @@ mod tests {
                 idle_timeout: second,
             },
             log: Log { format: LogFormat::Text, access: AccessLog::Off, level: LogLevel::Info },
-            admin: Admin { socket: "admin.sock".into() },
+            admin: Admin { socket: "admin.sock".into(), listen: None },
             process: Process { workers: 1, user: None, grace: second },
         }
     }

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use crate::addr::{Gate, Source};
 use crate::admin::{Changes, Difference};
-use crate::config::model::{AddressHeader, Config, Row, RowId, Site};
+use crate::config::model::{AddressHeader, Bind, Config, Row, RowId, Site};
+use crate::name::Hostname;
 
 /// What is different in `new`.
 pub(super) fn difference(old: &Config, new: &Config) -> Difference {
@@ -25,7 +26,7 @@ pub(super) fn difference(old: &Config, new: &Config) -> Difference {
 pub(super) fn keep_fixed(old: &Config, new: &mut Config) {
     new.store.clone_from(&old.store);
     new.log.format = old.log.format;
-    new.admin.clone_from(&old.admin);
+    new.admin.socket.clone_from(&old.admin.socket);
     new.process.workers = old.process.workers;
     new.process.user.clone_from(&old.process.user);
     for row in &mut new.rows {
@@ -44,7 +45,7 @@ fn restart(old: &Config, new: &Config) -> Vec<String> {
         ("[store] path", old.store.path != new.store.path),
         ("[store] key", old.store.key != new.store.key),
         ("[log] format", old.log.format != new.log.format),
-        ("[admin] socket", old.admin != new.admin),
+        ("[admin] socket", old.admin.socket != new.admin.socket),
         ("[process] workers", old.process.workers != new.process.workers),
         ("[process] user", old.process.user != new.process.user),
     ];
@@ -58,6 +59,7 @@ fn tables(old: &Config, new: &Config) -> Vec<String> {
         ("[client_address]", believed(old) != believed(new)),
         ("[limits]", old.limits != new.limits),
         ("[log]", (&old.log.access, old.log.level) != (&new.log.access, new.log.level)),
+        ("[admin] listen", shown(old) != shown(new)),
         ("[process] grace", old.process.grace != new.process.grace),
     ])
     .collect()
@@ -65,6 +67,10 @@ fn tables(old: &Config, new: &Config) -> Vec<String> {
 
 fn believed(config: &Config) -> Option<(Vec<&str>, AddressHeader)> {
     config.client_address.as_ref().map(|table| (names(&table.trusted), table.header))
+}
+
+fn shown(config: &Config) -> Option<(Bind, Vec<&str>, &[Hostname])> {
+    config.admin.listen.as_ref().map(|listen| (listen.bind, names(&listen.allow), &*listen.hosts))
 }
 
 fn named(keys: &[(&str, bool)]) -> impl Iterator<Item = String> {
@@ -195,6 +201,7 @@ mod tests {
                 "~ site a.example.com\n~ site b.example.com\n~ [limits]",
             ),
             ("[sources]", "[tls]\nmin_version = \"1.3\"\n[sources]", "~ [tls]"),
+            ("[sources]", "[admin]\nlisten = \"127.0.0.1:9180\"\n[sources]", "~ [admin] listen"),
             ("[sources]", "[process]\nworkers = 77\n[sources]", "! [process] workers takes a restart"),
             ("[sources]", "[store]\npath = \"x\"\n[sources]", "! [store] path takes a restart"),
         ] {

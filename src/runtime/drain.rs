@@ -15,6 +15,7 @@ const LAST_LINES: Duration = Duration::from_secs(2);
 pub(super) async fn drain(edge: &mut Edge, mut signals: Signals, mut asks: mpsc::Receiver<Ask>) {
     let grace = edge.live.load().config.process.grace;
     tracing::info!(connections = edge.workers.open(), grace = ?grace, "leaving: requests in flight may finish");
+    edge.leaving.begin();
     edge.workers.drain();
     let over = tokio::time::sleep(grace);
     tokio::pin!(over);

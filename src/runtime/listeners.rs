@@ -18,6 +18,13 @@ pub(super) struct Prepared {
     rows: Vec<(Bind, Bound)>,
 }
 
+impl Prepared {
+    /// What was bound.
+    pub(super) fn addresses(&self) -> Vec<SocketAddr> {
+        self.rows.iter().flat_map(|(_, bound)| bound.addresses()).copied().collect()
+    }
+}
+
 impl Listeners {
     /// Binds those of `rows` that do not listen yet.
     ///
@@ -62,6 +69,11 @@ impl Listeners {
             }
             stays
         });
+    }
+
+    /// Where all of them listen.
+    pub(super) fn all_addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.rows.values().flatten().copied()
     }
 
     /// Where a row really listens; empty for one that does not.

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use super::difference::{difference, keep_fixed};
 use super::listeners::Prepared;
 use super::server::{Edge, warn};
+use crate::admin::listen::{self, Listener};
 use crate::admin::{Difference, Reloaded};
-use crate::config::model::{Bind, Row};
+use crate::config::model::{Bind, Config, Listen, Row};
 use crate::config::problem::{Problem, SourceText, render};
-use crate::net::listen::BindError;
+use crate::net::listen::{BindError, Bound};
 use crate::observe::access::Destination;
 use crate::snapshot::Snapshot;
 
@@ -18,6 +19,8 @@ use crate::snapshot::Snapshot;
 struct Next {
     snapshot: Snapshot,
     rows: Prepared,
+    /// `[admin] listen`, where it is another one.
+    shown: Option<(Bind, Bound)>,
     access: Option<Destination>,
     difference: Difference,
     warnings: Vec<Problem>,
@@ -53,6 +56,8 @@ impl Edge {
         let workers = old.config.process.workers;
         let rows = self.listeners.prepare(&loaded.config.rows, workers);
         let rows = rows.map_err(|errors| cannot_listen(&errors, old.config.process.user.as_deref()))?;
+        let shown =
+            self.prepare_shown(&loaded.config, &rows).map_err(|error| cannot_listen(&[error], None))?;
         let port = |row: &Row| (row.bind, self.listeners.port(&rows, row.bind));
         let ports: HashMap<_, _> = loaded.config.rows.iter().map(port).collect();
         let port = move |bind: Bind| ports.get(&bind).copied().unwrap_or_else(|| bind.port());
@@ -63,18 +68,27 @@ impl Edge {
             .await?
             .map_err(|problems| problems.to_string())?;
         warnings.extend(more);
-        Ok(Next { snapshot, rows, access, difference, warnings, source })
+        Ok(Next { snapshot, rows, shown, access, difference, warnings, source })
+    }
+
+    /// None where the listener that there is stays, or none is asked for.
+    fn prepare_shown(&self, config: &Config, rows: &Prepared) -> Result<Option<(Bind, Bound)>, BindError> {
+        let new = |own: &&Listen| self.listener.as_ref().is_none_or(|listener| listener.bind != own.bind);
+        let Some(own) = config.admin.listen.as_ref().filter(new) else { return Ok(None) };
+        let held: Vec<_> = self.listeners.all_addresses().chain(rows.addresses()).collect();
+        listen::prepare(own, &held).map(|bound| Some((own.bind, bound)))
     }
 
     /// Nothing in here can fail.
     async fn take_over(&mut self, next: Next) -> Reloaded {
-        let Next { snapshot, rows, access, difference, warnings, source } = next;
+        let Next { snapshot, rows, shown, access, difference, warnings, source } = next;
         let (config, generation) = (Arc::clone(&snapshot.config), snapshot.generation);
         let known: Vec<_> = self.live.swap(snapshot).config.rows.iter().map(|row| row.bind).collect();
         let Self { listeners, workers, .. } = self;
         listeners.commit(rows, |bind, bound| workers.listen(bind, bound));
         listeners.retain(&config.rows, |bind| workers.close(bind));
         workers.look().await;
+        self.show(&config, shown);
         if let Some(access) = access {
             self.access.switch(access);
             self.log.set_level(config.log.level);
@@ -88,6 +102,19 @@ impl Edge {
         tracing::info!(generation, changes, "reloaded");
         let warnings = render("warning", &source, &warnings);
         Reloaded { ok: true, generation, difference: Some(difference), warnings, problems: None }
+    }
+}
+
+impl Edge {
+    /// Takes up what `[admin] listen` says now.
+    fn show(&mut self, config: &Config, shown: Option<(Bind, Bound)>) {
+        if config.admin.listen.is_none() {
+            self.listener = None;
+        }
+        if let Some((bind, bound)) = shown {
+            self.listener = Some(Listener::serve(bind, bound, &self.desk));
+            self.tell_shown();
+        }
     }
 }
 

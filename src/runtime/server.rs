@@ -20,8 +20,9 @@ use super::{certificates, drain, inventory};
 use crate::acme::command::Command;
 use crate::acme::import::Lineages;
 use crate::acme::manager;
+use crate::admin::listen::{self, Desk, Listener};
 use crate::admin::server::{Server, SocketError};
-use crate::admin::{Ask, RowStatus, Status};
+use crate::admin::{Ask, Leaving, RowStatus, Status};
 use crate::config::model::{Bind, Config, Kind, Row, Serve, Site};
 use crate::config::problem::{Problem, Problems};
 use crate::config::{self, Loaded};
@@ -142,6 +143,10 @@ pub(super) struct Edge {
     pub(super) log: log::Log,
     pub(super) commands: mpsc::Sender<Command>,
     pub(super) scraped: Scraped,
+    pub(super) desk: Desk,
+    /// What `[admin] listen` asks for.
+    pub(super) listener: Option<Listener>,
+    pub(super) leaving: Leaving,
     started: OffsetDateTime,
 }
 
@@ -160,6 +165,9 @@ impl Edge {
         let user = Target::find(config.process.user.as_deref())?;
         let mut listeners = Listeners::default();
         let prepared = listeners.prepare(&config.rows, count).map_err(RunError::Bind)?;
+        let held = prepared.addresses();
+        let shown = config.admin.listen.as_ref().map(|own| Ok((own.bind, listen::prepare(own, &held)?)));
+        let shown = shown.transpose().map_err(|error| RunError::Bind(vec![error]))?;
         let certbot = Lineages::read(config);
         become_user(user.as_ref(), config)?;
         let access = config.log.clone();
@@ -175,19 +183,38 @@ impl Edge {
             .map_err(system("a worker thread"))?;
         listeners.commit(prepared, |bind, bound| workers.listen(bind, bound));
         let (asking, asks) = mpsc::channel(8);
-        tokio::spawn(async move { server.run(asking).await });
+        let leaving = Leaving::default();
+        let desk = Desk::new(asking.clone(), live.clone(), leaving.clone());
+        let listener = shown.map(|(bind, bound)| Listener::serve(bind, bound, &desk));
+        let told = leaving.clone();
+        tokio::spawn(async move { server.run(asking, told).await });
         tokio::spawn(certificates::watch(live.clone()));
         let (commands, told) = mpsc::channel(8);
         tokio::task::spawn_local(manager::run(live.clone(), Arc::clone(&shared), store, told));
         let started = OffsetDateTime::now_utc().truncate_to_second();
         let scraped = Scraped::new(metrics, live.clone(), access.clone(), started);
-        let edge = Self { origin, live, shared, listeners, workers, access, log, commands, scraped, started };
+        let edge = Self {
+            origin,
+            live,
+            shared,
+            listeners,
+            workers,
+            access,
+            log,
+            commands,
+            scraped,
+            desk,
+            listener,
+            leaving,
+            started,
+        };
         Ok((edge, signals, asks))
     }
 
     fn tell_ready(&self) -> Ready {
         let config = Arc::clone(&self.live.load().config);
         self.tell_listening(&config, |_| true);
+        self.tell_shown();
         let pid = std::process::id();
         tracing::info!(version = env!("CARGO_PKG_VERSION"), pid, workers = config.process.workers, "ready");
         let rows = config.rows.iter();
@@ -201,6 +228,13 @@ impl Edge {
             for address in self.listeners.addresses(row.bind) {
                 tracing::info!(row = %row.bind, serve = name(&row.kind), %address, "listening");
             }
+        }
+    }
+
+    /// One line for each address of `[admin] listen`.
+    pub(super) fn tell_shown(&self) {
+        for address in self.listener.iter().flat_map(|listener| &listener.addresses) {
+            tracing::info!(row = "[admin] listen", serve = "admin", %address, "listening");
         }
     }
 

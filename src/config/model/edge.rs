@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::addr::Source;
+use super::Bind;
+use crate::addr::{ClientAddr, Source};
+use crate::name::Hostname;
 
 /// `[tls]`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,10 +105,30 @@ pub enum LogLevel {
 }
 
 /// `[admin]`
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Admin {
     /// The unix socket that the commands speak to, 0600.
     pub socket: PathBuf,
+    /// Where metrics, health and the window are shown over TCP; None: nowhere.
+    pub listen: Option<Listen>,
+}
+
+/// `listen`, `allow` and `hosts` of `[admin]`
+#[derive(Debug, Clone)]
+pub struct Listen {
+    /// Where it listens.
+    pub bind: Bind,
+    /// Who may look, besides this machine itself.
+    pub allow: Vec<Source>,
+    /// The names that it may be asked by, besides addresses and those that always mean this machine.
+    pub hosts: Vec<Hostname>,
+}
+
+impl Listen {
+    /// Whether a client may look.
+    pub fn admits(&self, client: ClientAddr) -> bool {
+        client.ip().is_loopback() || self.allow.iter().any(|source| source.contains(client))
+    }
 }
 
 impl Admin {

@@ -7,12 +7,11 @@ use std::thread;
 use nix::unistd::{User, geteuid};
 
 use super::super::model::{
-    AccessLog, AddressHeader, Admin, ClientAddress, Limits, Log, LogFormat, LogLevel, Place, Process, Store,
-    Tls, TlsVersion,
+    AccessLog, AddressHeader, ClientAddress, Limits, Log, LogFormat, LogLevel, Place, Process, Store, Tls,
+    TlsVersion,
 };
 use super::super::raw::{Table, Value, did_you_mean};
 use super::sources::Sources;
-use super::target::socket_length;
 use super::{Home, acme, path};
 
 /// `[limits]`
@@ -114,18 +113,6 @@ fn access(value: &Value<'_>) -> Option<AccessLog> {
             None
         }
     }
-}
-
-/// `[admin]`
-pub(super) fn admin(root: &Table<'_>) -> Admin {
-    let Some(value) = root.section("admin").get("socket") else {
-        return Admin { socket: Admin::default_socket() };
-    };
-    let socket = PathBuf::from(path(&value).unwrap_or_default());
-    if let Err((message, help)) = socket_length(&socket) {
-        value.refuse(message, help);
-    }
-    Admin { socket }
 }
 
 /// `[process]`

@@ -1,6 +1,7 @@
 //! What was typed → what is true: one file a table.
 
 mod acme;
+mod admin;
 mod dns;
 mod edge;
 mod files;
@@ -40,7 +41,7 @@ pub(super) fn config(root: &Table<'_>, file: &Path) -> Config {
         client_address: edge::client_address(root, &sources),
         limits,
         log: edge::log(root),
-        admin: edge::admin(root),
+        admin: admin::read(root, &ports, &sources),
         process: edge::process(root),
         rows: ports.into_rows(),
         sources: sources.into_list(),
@@ -103,5 +104,6 @@ fn is_named(config: &Config, name: &str) -> bool {
     let gates = rows.chain(sites).chain(routes).flat_map(|gate| gate.allow.iter().chain(&gate.deny));
     let proxies = config.rows.iter().filter_map(|row| row.proxy_protocol.as_ref()).flatten();
     let trusted = config.client_address.iter().flat_map(|client| &client.trusted);
-    gates.chain(proxies).chain(trusted).any(|source| &*source.name == name)
+    let admin = config.admin.listen.iter().flat_map(|listen| &listen.allow);
+    gates.chain(proxies).chain(trusted).chain(admin).any(|source| &*source.name == name)
 }

@@ -91,6 +91,11 @@ impl Ports {
         (0..self.rows.len()).map(RowId).collect()
     }
 
+    /// The row of exactly this address, where there is one.
+    pub(super) fn at(&self, wanted: Bind) -> Option<Bind> {
+        self.rows.iter().filter_map(|declared| declared.bind).find(|bind| *bind == wanted)
+    }
+
     /// The row as its key names it.
     pub(super) fn name(&self, id: RowId) -> String {
         let bind = self.rows.get(id.0).and_then(|declared| declared.bind);

@@ -1,8 +1,8 @@
 //! The edge as a whole.
 
 use super::{
-    BODY, Choice, Duration, Either, Is, Nothing, PATIENCE, Path, Sources, Table, Text, Whole, Wrong, key,
-    later,
+    BODY, Choice, Duration, Either, Is, Nothing, PATIENCE, Path, Sources, Table, Text, Texts, Whole, Wrong,
+    key,
 };
 
 /// `[tls]`
@@ -86,7 +86,19 @@ pub static ADMIN: Table = Table {
             Nothing,
             "A unix socket, 0600; /run/vestibule/admin.sock, or without root $XDG_RUNTIME_DIR/vestibule/admin.sock",
         ),
-        later("listen", "Metrics, health and a dashboard over HTTP"),
+        key(
+            "listen",
+            Text("127.0.0.1:9180"),
+            Nothing,
+            "Where /metrics, /healthz, /readyz and a page to look at are served over HTTP, to be read and no more",
+        ),
+        key("allow", Sources, Nothing, "Who may read there, besides this machine itself"),
+        key(
+            "hosts",
+            Texts("edge.internal.example.com"),
+            Nothing,
+            "Names that it may be asked by, besides addresses and localhost: a browser can be lured by any other",
+        ),
     ],
 };
 
