@@ -2,6 +2,7 @@
 //! connection survives, and whether the request may be sent again.
 
 use std::error::Error;
+use std::time::Duration;
 
 use http::StatusCode;
 
@@ -15,6 +16,12 @@ pub enum Fault {
     /// The client's address is not allowed here.
     #[error("the client's address is not allowed here")]
     Forbidden,
+    /// More requests than the route's or the site's `rate` lets pass.
+    #[error("more requests than `rate` lets pass")]
+    TooMany {
+        /// How long the next one has to wait.
+        wait: Duration,
+    },
     /// The site has nothing at this path.
     #[error("no route of the site matches the path")]
     NoRoute,
@@ -110,6 +117,7 @@ impl Fault {
         match self {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::NoRoute | Self::NoFile => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed | Self::ReadOnly => StatusCode::METHOD_NOT_ALLOWED,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -157,6 +165,7 @@ impl Fault {
         match self {
             Self::BadRequest(_) => "bad_request",
             Self::Forbidden => "forbidden",
+            Self::TooMany { .. } => "rate",
             Self::NoRoute => "no_route",
             Self::NoFile => "no_file",
             Self::MethodNotAllowed | Self::ReadOnly => "method",

@@ -18,7 +18,7 @@
 //! | [`files`] | directories whose files are served, and what upstreams hand over by X-Accel-Redirect |
 //! | [`upstream`] | targets, pools, dialing, and one request's call |
 //! | [`tls`] | policy, handshakes, certificates, tickets |
-//! | [`limit`], [`net`] | counted connections; listening, accepting, the PROXY protocol |
+//! | [`limit`], [`net`] | counted connections, rates; listening, accepting, the PROXY protocol |
 //! | [`wire`] | HTTP/1.1's heads, framing and chunks, as both sides of the edge speak it |
 //! | [`config`] | what was typed, what is wrong with it, and what is true |
 //! | [`name`], [`addr`], [`fault`] | hosts, addresses and their permits, every bad end |
@@ -29,7 +29,7 @@
 //! row's gate ([`addr::Gate::admit`]) before a byte is read, and through a PROXY header where the row wants one;
 //! [`http::Worker::serve`] through the handshake ([`tls::accept`]), where the server name chooses the site before a certificate is shown. ALPN picks
 //! `http::h1` or `http::h2`; both make the same request of what they read, and hand it to `http::pipeline`, which reads
-//! from top to bottom: host, server name, route, gates, size, answer. `http::forward` writes the head anew and gives it,
+//! from top to bottom: host, server name, route, gates, rate, size, answer. `http::forward` writes the head anew and gives it,
 //! with the route's permit, to [`upstream::Upstream::call`]. The answer's body is pulled from the upstream as the client
 //! takes it, in the client's own task. A route with files is answered by [`files::serve()`], with the same permit, and so is a request that an
 //! upstream hands over with X-Accel-Redirect. Every [`fault::Fault`] becomes a page in `http::respond`; dropping the exchange writes

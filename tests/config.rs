@@ -289,7 +289,9 @@ SITE app.example.com, *.tenants.example.com
   key          config/app.key
   hsts         365d
   who          public
+  rate         600 in 1m, 101 at once, by client
   routes       /admin/      internal  → django-1:8000, django-2:8000
+               /login/      public    → django-1:8000, django-2:8000, 10 in 1m, 6 at once, by client
                /upload/     public    → django-1:8000, django-2:8000
                /static/     public    → files in /srv/static, hashed names cached for ever
                /media/      public    → files in /srv/media, sandboxed

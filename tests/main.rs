@@ -19,6 +19,7 @@ mod commands;
 mod config;
 mod django;
 mod files;
+mod gates;
 mod limits;
 mod listener;
 mod observing;

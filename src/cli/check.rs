@@ -8,8 +8,8 @@ use crate::acme;
 use crate::acme::store::{self, Seal};
 use crate::addr::{Gate, Source};
 use crate::config::model::{
-    Action, Bind, Certificate, Config, DnsProvider, FileCache, Files, Kind, Place, Route, Row, RowId, Secret,
-    Serve, Site,
+    Action, Bind, Certificate, Config, DnsProvider, FileCache, Files, Kind, Place, Rate, Route, Row, RowId,
+    Secret, Serve, Site,
 };
 use crate::config::problem::{Problem, Problems, render};
 use crate::config::{self, Loaded, show_duration};
@@ -199,6 +199,11 @@ fn describe(out: &mut String, config: &Config, site: &Site) {
     }
     fact("hsts", &site.hsts.map_or_else(|| "off".into(), show_duration));
     fact("who", &gate(&site.gate));
+    let limited =
+        site.routes.iter().find_map(|route| route.policy.rate.as_ref().filter(|own| own.route.is_none()));
+    if let Some(limited) = limited {
+        fact("rate", &rate(&limited.rate));
+    }
     routes(out, site);
 }
 
@@ -226,7 +231,14 @@ fn route(route: &Route) -> [String; 3] {
         Action::Redirect { to, status } => format!("{status} to {to}"),
         Action::Files(files) => folder(files),
     };
-    [route.path.to_string(), gate(&route.gate), format!("→ {target}")]
+    let own = route.policy.rate.as_ref().filter(|limited| limited.route.is_some());
+    let rate = own.map(|limited| format!(", {}", rate(&limited.rate))).unwrap_or_default();
+    [route.path.to_string(), gate(&route.gate), format!("→ {target}{rate}")]
+}
+
+fn rate(rate: &Rate) -> String {
+    let Rate { per, limit, every, burst } = rate;
+    format!("{limit} in {}, {} at once, by {per}", show_duration(*every), burst + 1)
 }
 
 fn folder(files: &Files) -> String {

@@ -37,6 +37,12 @@ static HABITS: &[(&str, &str)] = &[
     ("worker_processes", "workers"),
     ("worker_connections", "connections"),
     ("access_log", "access"),
+    ("limit_req", "rate"),
+    ("rate_limit", "rate"),
+    ("key", "per"),
+    ("window", "every"),
+    ("period", "every"),
+    ("max", "limit"),
     ("kid", "key_id"),
 ];
 

@@ -1,6 +1,6 @@
 //! One request and its answer, as a record. Dropping it writes the one access line, however the exchange ended.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -28,6 +28,8 @@ pub(super) struct Exchange {
     pub(super) site: Option<Arc<SiteEntry>>,
     /// What the route adds; None: nothing, or no route was found.
     pub(super) policy: Option<Arc<Policy>>,
+    /// How its client stands with the route's rate, as `RateLimit` tells it.
+    pub(super) standing: OnceCell<String>,
     /// What it is counted as.
     pub(super) series: Series,
     pub(super) trace: Trace,
@@ -39,7 +41,8 @@ pub(super) struct Exchange {
     /// Octets of the answer's body that were written.
     pub(super) sent: u64,
     time: SystemTime,
-    start: Instant,
+    /// When the head was whole.
+    pub(super) start: Instant,
 }
 
 impl Exchange {
@@ -53,6 +56,7 @@ impl Exchange {
             client: link.peer,
             site: None,
             policy: None,
+            standing: OnceCell::new(),
             series: Series::NONE,
             trace: Trace::default(),
             fault: None,

@@ -5,6 +5,7 @@ use http::StatusCode;
 use super::exchange::Exchange;
 use super::response::Response;
 use crate::config::model::Headers;
+use crate::route::Policy;
 use crate::wire::{Head, Known};
 
 /// Makes an answer what the site and the route say that answers are.
@@ -12,9 +13,22 @@ pub(super) fn finish(exchange: &Exchange, response: &mut Response) {
     if let Some(policy) = &exchange.policy
         && response.status != StatusCode::SWITCHING_PROTOCOLS
     {
+        rate_limit(exchange, policy, &mut response.head);
         headers(&policy.headers, &mut response.head);
     }
     strict_transport_security(exchange, response);
+}
+
+/// What the upstream says of rates itself stands.
+fn rate_limit(exchange: &Exchange, policy: &Policy, head: &mut Head) {
+    let Some((rate, standing)) = policy.rate.as_ref().zip(exchange.standing.get()) else { return };
+    let told = |name: &[u8]| {
+        [&b"ratelimit"[..], b"ratelimit-policy"].iter().any(|own| name.eq_ignore_ascii_case(own))
+    };
+    if !head.fields().any(|field| told(field.name)) {
+        head.push(b"ratelimit-policy", rate.policy.as_bytes());
+        head.push(b"ratelimit", standing.as_bytes());
+    }
 }
 
 fn headers(headers: &Headers, head: &mut Head) {

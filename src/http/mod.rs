@@ -10,6 +10,7 @@ mod files;
 mod finish;
 mod forward;
 mod forwarded;
+mod gates;
 mod h1;
 mod h2;
 mod link;

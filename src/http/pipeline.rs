@@ -1,4 +1,4 @@
-//! What every request goes through, from top to bottom: host → SNI agrees → route → gates → size → answer.
+//! What every request goes through, from top to bottom: host → SNI agrees → route → gates → rate → size → answer.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use super::exchange::Exchange;
 use super::link::Standing;
 use super::request::{Request, Scheme, hostname};
 use super::response::Response;
-use super::{files, finish, forward, forwarded, respond, validation};
+use super::{files, finish, forward, forwarded, gates, respond, validation};
 use crate::fault::Fault;
 use crate::name::Hostname;
 use crate::route::{RouteAction, RouteEntry, SiteEntry, normalize};
@@ -88,6 +88,9 @@ async fn answer(
         route.gate.admit_route(standing.permit, &site.gate, exchange.client).map_err(|_| Fault::Forbidden)?;
     if let Some(response) = canonical(exchange, &site, request) {
         return Ok(response);
+    }
+    if let Some(policy) = &route.policy {
+        gates::pass(exchange, request, policy)?;
     }
     check_length(route, request)?;
     match &route.action {

@@ -6,6 +6,7 @@ use http::{Method, StatusCode};
 use super::exchange::Exchange;
 use super::response::{Payload, Response};
 use crate::fault::Fault;
+use crate::limit::rate::Over;
 use crate::wire::{Head, Known};
 
 /// What a client is told to wait before it tries again, in seconds.
@@ -21,6 +22,10 @@ pub(super) fn fault(exchange: &mut Exchange, fault: Fault) -> Response {
     head.push(b"content-type", kind);
     head.push(b"cache-control", b"no-store");
     match fault {
+        Fault::TooMany { wait } => {
+            let seconds = Over(wait).seconds();
+            head.push(b"retry-after", itoa::Buffer::new().format(seconds).as_bytes());
+        }
         Fault::Unavailable(_) | Fault::Down { .. } => head.push(b"retry-after", RETRY_AFTER),
         Fault::ReadOnly => head.push(b"allow", b"GET, HEAD"),
         Fault::MethodNotAllowed => head.push(b"allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
@@ -94,6 +99,7 @@ fn advice(status: StatusCode) -> &'static str {
         414 => "The address is too long.",
         417 => "The request expects what cannot be promised.",
         421 => "This site is not served on this connection.",
+        429 => "There were too many requests from here. Please wait a moment.",
         431 => "The request carries too much besides its content.",
         501 | 505 => "The request is written in a way that is not supported.",
         502 => "The site gave no answer that could be passed on. Please try again.",

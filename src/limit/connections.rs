@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::network;
 use crate::addr::ClientAddr;
 use crate::config::model::Bind;
 
@@ -154,7 +155,7 @@ struct ClientSlot {
 
 impl ClientSlot {
     fn take(clients: &Arc<Clients>, client: ClientAddr, ceiling: usize) -> Option<Self> {
-        let key = key(client);
+        let key = network(client);
         let mut shard = clients.shard(key)?;
         let count = shard.get(&key).copied().unwrap_or_default();
         if count >= ceiling {
@@ -174,14 +175,6 @@ impl Drop for ClientSlot {
                 shard.remove(&self.key);
             }
         }
-    }
-}
-
-/// The address, of IPv6 the upper 64 bits alone.
-fn key(client: ClientAddr) -> IpAddr {
-    match client.ip() {
-        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX)).into(),
-        ip @ IpAddr::V4(_) => ip,
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::policy::Policy;
+use super::policy::{Policy, Rates};
 use crate::addr::Gate;
 use crate::config::model::{Action, Config, PathPattern, Proxy, Route, RowId, Site};
 use crate::files::Folder;
@@ -19,6 +19,7 @@ pub struct Table {
     sites: Box<[Arc<SiteEntry>]>,
     upstreams: HashMap<Proxy, Arc<Upstream>>,
     labels: Labels,
+    rates: Rates,
 }
 
 /// A site as requests meet it.
@@ -95,16 +96,19 @@ struct Prefix {
 
 impl Table {
     /// Builds the table. An upstream that `previous` has, word for word, is kept with its pools and its state, and so are
-    /// the labels of the metrics.
+    /// the labels of the metrics, and what was counted against a rate.
     pub fn build(config: &Config, previous: Option<&Self>) -> Self {
         let mut labels = previous.map(|table| table.labels.clone()).unwrap_or_default();
+        let mut rates = Rates::after(previous.map(|table| &table.rates));
         let mut upstreams = HashMap::new();
         let mut upstream = |proxy: &Proxy| kept_or_new(proxy, &mut upstreams, previous);
         let sites: Box<[_]> = config
             .sites
             .iter()
             .enumerate()
-            .map(|(index, site)| Arc::new(SiteEntry::build(index, site, &mut upstream, &mut labels)))
+            .map(|(index, site)| {
+                Arc::new(SiteEntry::build(index, site, &mut upstream, &mut labels, &mut rates))
+            })
             .collect();
         let mut rows: Box<[Names]> = config.rows.iter().map(|_| Names::default()).collect();
         for (site, entry) in config.sites.iter().zip(&sites) {
@@ -114,7 +118,7 @@ impl Table {
                 }
             }
         }
-        Self { rows, sites, upstreams, labels }
+        Self { rows, sites, upstreams, labels, rates: rates.settled() }
     }
 
     /// The site that `host`, in its canonical form, names on a row.
@@ -148,6 +152,7 @@ impl SiteEntry {
         site: &Site,
         upstream: &mut impl FnMut(&Proxy) -> Arc<Upstream>,
         labels: &mut Labels,
+        rates: &mut Rates,
     ) -> Self {
         let canonical = site.domains.iter().find_map(exact_name).cloned();
         let first = || site.domains.first().map(ToString::to_string).unwrap_or_default();
@@ -156,7 +161,8 @@ impl SiteEntry {
         let mut prefixes = Vec::new();
         for route in &site.routes {
             let series = labels.series(&name, &route.path.to_string());
-            let entry = RouteEntry::build(route, upstream, series);
+            let policy = Policy::of(route, &name, rates);
+            let entry = RouteEntry::build(route, upstream, policy, series);
             match &route.path {
                 PathPattern::Exact(text) => exact.push((text.as_bytes().into(), entry)),
                 PathPattern::Prefix(text) => prefixes.push((text.as_bytes().into(), entry)),
@@ -212,7 +218,12 @@ impl RouteEntry {
         }
     }
 
-    fn build(route: &Route, upstream: &mut impl FnMut(&Proxy) -> Arc<Upstream>, series: Series) -> Self {
+    fn build(
+        route: &Route,
+        upstream: &mut impl FnMut(&Proxy) -> Arc<Upstream>,
+        policy: Option<Arc<Policy>>,
+        series: Series,
+    ) -> Self {
         let action = match &route.action {
             Action::Proxy(proxy) => RouteAction::Proxy(upstream(proxy)),
             Action::Redirect { to, status } => {
@@ -221,14 +232,7 @@ impl RouteEntry {
             Action::Files(files) if files.internal => RouteAction::Internal(Folder::new(files)),
             Action::Files(files) => RouteAction::Files(Folder::new(files)),
         };
-        Self {
-            path: route.path.clone(),
-            gate: route.gate.clone(),
-            body: route.body,
-            action,
-            policy: Policy::of(route),
-            series,
-        }
+        Self { path: route.path.clone(), gate: route.gate.clone(), body: route.body, action, policy, series }
     }
 }
 

@@ -1,10 +1,73 @@
 //! What the edge does with requests and answers of its own accord.
 
+use std::time::Duration;
+
+use super::PathPattern;
+
 /// What a route adds to passing on: its own keys over those of its site. Nothing, by default.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Policy {
     /// What is changed on every answer.
     pub headers: Headers,
+    /// How often it may be asked.
+    pub rate: Option<Limited>,
+}
+
+/// A rate, and what it is for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Limited {
+    /// The rate.
+    pub rate: Rate,
+    /// The route that has it for itself; None: the routes of the site that have no other, together.
+    pub route: Option<PathPattern>,
+}
+
+/// How often something may be asked.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Rate {
+    /// What requests are told apart by.
+    pub per: Per,
+    /// How many requests in `every`; at least 1.
+    pub limit: u64,
+    /// Whole seconds, at least one.
+    pub every: Duration,
+    /// How many may come before they are due.
+    pub burst: u64,
+}
+
+/// What requests are told apart by.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Per {
+    /// The client's address, of IPv6 the /64.
+    Client,
+    /// Nothing.
+    All,
+    /// The value of a header, its name in lower case; the client's address where there is none.
+    Header(String),
+    /// The value of a cookie; the client's address where there is none.
+    Cookie(String),
+}
+
+impl Per {
+    /// One word for headers.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::All => "all",
+            Self::Header(_) => "header",
+            Self::Cookie(_) => "cookie",
+        }
+    }
+}
+
+impl std::fmt::Display for Per {
+    /// As a person types it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Client | Self::All => f.write_str(self.word()),
+            Self::Header(name) | Self::Cookie(name) => write!(f, "{}:{name}", self.word()),
+        }
+    }
 }
 
 /// Header fields of answers, names in lower case.

@@ -8,6 +8,7 @@ mod files;
 mod headers;
 mod names;
 mod ports;
+mod rate;
 mod route;
 mod secrets;
 mod site;

@@ -6,7 +6,7 @@ use super::Home;
 use super::ports::gate;
 use super::sources::Sources;
 use super::target;
-use super::{files, headers};
+use super::{files, headers, rate};
 
 /// The statuses that send a client elsewhere (RFC 9110 section 15.4).
 const REDIRECTS: [u16; 5] = [301, 302, 303, 307, 308];
@@ -45,7 +45,10 @@ fn one(table: &Table<'_>, site: &Site<'_>) -> Option<Route> {
     let body = table.size("body").unwrap_or(site.body);
     let action = action(table, site);
     let files_place = table.get("files").map(|value| value.place).unwrap_or_default();
-    let policy = Policy { headers: headers::read(table, &site.policy.headers) };
+    let policy = Policy {
+        headers: headers::read(table, &site.policy.headers),
+        rate: rate::of_route(table, path.as_ref(), site.policy.rate.as_ref()),
+    };
     Some(Route { path: path?, gate, body, action: action?, policy, files_place })
 }
 

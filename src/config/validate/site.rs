@@ -12,7 +12,7 @@ use super::super::units::show_duration;
 use super::ports::{Ports, gate};
 use super::route::Site as Inherited;
 use super::sources::Sources;
-use super::{Home, dns, files, headers, names, route, target};
+use super::{Home, dns, files, headers, names, rate, route, target};
 use crate::addr::Gate;
 use crate::name::HostPattern;
 
@@ -227,7 +227,10 @@ fn routes(table: &Table<'_>, sources: &Sources, defaults: &Defaults<'_>) -> Vec<
     let targets = table.get("upstream").and_then(|value| target::read(&value, defaults.home));
     let proxy = targets.map(|targets| Proxy { targets, ..timeouts.clone() });
     let body = table.size("body").unwrap_or(defaults.body);
-    let policy = Policy { headers: headers::read(&table.section("proxy"), &Headers::default()) };
+    let policy = Policy {
+        headers: headers::read(&table.section("proxy"), &Headers::default()),
+        rate: rate::of_site(table),
+    };
     let inherited = Inherited {
         proxy: proxy.as_ref(),
         has_upstream: !table.lacks("upstream"),

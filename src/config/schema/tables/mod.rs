@@ -22,6 +22,7 @@ pub static TABLES: &[&Table] = &[
     &PROXY,
     &ROUTE,
     &REDIRECT,
+    &RATE,
     &HEADERS,
     &CERTIFICATE,
     &SOURCE_FILE,

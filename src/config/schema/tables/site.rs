@@ -45,6 +45,12 @@ pub static SITE: Table = Table {
             "Strict-Transport-Security; off where the certificate is \"internal\"",
         ),
         key("body", BODY, Nothing, "The longest request body; without the key, as [limits] says"),
+        key(
+            "rate",
+            RATE_KIND,
+            Nothing,
+            "How often its routes may be asked, all together that have no rate of their own",
+        ),
         key("proxy", Kind::Table(&PROXY), Nothing, "How the upstream is spoken to"),
         key("route", Tables(&ROUTE), Nothing, "Paths that are treated in another way"),
         later("compress", "Compression of responses"),
@@ -138,9 +144,33 @@ pub static ROUTE: Table = Table {
             "Files may be strangers' uploads: a sandboxing Content-Security-Policy, and no .br, .zst or .gz in the place of \
              another; without the key, all but cache = \"immutable\"",
         ),
-        later("rate", "A rate limit"),
+        key("rate", RATE_KIND, Nothing, "How often it may be asked; without the key, as the site says"),
     ],
 };
+
+/// `rate` of a site or a route.
+pub static RATE: Table = Table {
+    header: "{ limit = 10, every = \"1m\" }",
+    doc: "How often something may be asked; what is more gets a 429",
+    keys: &[
+        key(
+            "per",
+            Text("client"),
+            Is("client"),
+            "What requests are told apart by: \"client\", its address or IPv6 /64; \"header:NAME\"; \"cookie:NAME\"; or \"all\" together",
+        ),
+        key("limit", Whole(1, 1_000_000), Wrong, "How many requests in `every`"),
+        key("every", Duration("1s", "1d"), Wrong, "The time in which `limit` requests pass"),
+        key(
+            "burst",
+            Whole(0, 1_000_000),
+            Nothing,
+            "How many may come before they are due; without the key one less than `limit`, so that `limit` may come at once",
+        ),
+    ],
+};
+
+const RATE_KIND: Kind = Either("a table, as in { limit = 10, every = \"1m\" }, or false");
 
 /// `redirect` of a route.
 pub static REDIRECT: Table = Table {
