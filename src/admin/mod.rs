@@ -2,7 +2,7 @@
 //! and root may open.
 //!
 //! `POST /v1/reload` answers a [`Reloaded`], `GET /v1/status` a [`Status`], `GET /v1/certificates` the
-//! [`Certificates`], `POST /v1/certificates/renew?name=…` and `…/revoke?name=…` a [`Told`]. A field is never renamed or given
+//! [`Certificates`], `POST /v1/certificates/renew?name=…` and `…/revoke?name=…` a [`Told`], `GET /v1/explain?id=…` an [`Explained`]. A field is never renamed or given
 //! another meaning within `/v1`; new ones may appear.
 //!
 //! What only shows is there over TCP too, where `[admin] listen` says so ([`listen`]): `GET /metrics` is the text that
@@ -10,6 +10,7 @@
 
 pub mod certificates;
 pub mod client;
+pub mod explain;
 pub mod listen;
 pub mod server;
 mod web;
@@ -17,6 +18,7 @@ mod web;
 use std::time::Duration;
 
 use certificates::{Certificates, Told, Wish};
+use explain::Explained;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
@@ -37,6 +39,8 @@ pub enum Ask {
     Certificates(oneshot::Sender<Certificates>),
     /// The metrics, as text.
     Metrics(Dialect, oneshot::Sender<String>),
+    /// What the request of this id met.
+    Explain(String, oneshot::Sender<Explained>),
     /// To do something with the certificate for a name, as it was typed.
     Certificate(Wish, String, oneshot::Sender<Told>),
 }

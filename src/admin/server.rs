@@ -147,6 +147,10 @@ async fn answer(
         (&Method::POST, "/v1/reload") => reply(ask(&asks, Ask::Reload).await),
         (&Method::GET, "/v1/status") => reply(ask(&asks, Ask::Status).await),
         (&Method::GET, "/v1/certificates") => reply(ask(&asks, Ask::Certificates).await),
+        (&Method::GET, "/v1/explain") => {
+            let id = value_of("id=", &request);
+            reply(ask(&asks, |reply| Ask::Explain(id, reply)).await)
+        }
         (&Method::POST, "/v1/certificates/renew") => reply(wish(&asks, Wish::Renew, &request).await),
         (&Method::POST, "/v1/certificates/revoke") => reply(wish(&asks, Wish::Revoke, &request).await),
         (
@@ -154,6 +158,7 @@ async fn answer(
             "/v1/reload"
             | "/v1/status"
             | "/v1/certificates"
+            | "/v1/explain"
             | "/v1/certificates/renew"
             | "/v1/certificates/revoke",
         ) => refuse(StatusCode::METHOD_NOT_ALLOWED),
@@ -161,10 +166,13 @@ async fn answer(
     })
 }
 
-/// The name is the whole query, and is nothing that an escape would be needed for.
+/// The value is the whole query, and is nothing that an escape would be needed for.
+fn value_of(key: &str, request: &Request<Incoming>) -> String {
+    request.uri().query().and_then(|query| query.strip_prefix(key)).unwrap_or_default().to_owned()
+}
+
 async fn wish(asks: &mpsc::Sender<Ask>, wish: Wish, request: &Request<Incoming>) -> Option<Told> {
-    let name =
-        request.uri().query().and_then(|query| query.strip_prefix("name=")).unwrap_or_default().to_owned();
+    let name = value_of("name=", request);
     ask(asks, |reply| Ask::Certificate(wish, name, reply)).await
 }
 
@@ -202,6 +210,7 @@ mod tests {
     use super::*;
     use crate::admin::certificates::Certificates;
     use crate::admin::client::{self, ClientError};
+    use crate::admin::explain::{Explained, Met};
     use crate::admin::{Reloaded, Status};
 
     fn status() -> Status {
@@ -225,6 +234,10 @@ mod tests {
                 Ask::Reload(reply) => drop(reply),
                 Ask::Metrics(_, reply) => reply.send("up 1\n".to_owned()).unwrap(),
                 Ask::Certificates(reply) => reply.send(Certificates::default()).unwrap(),
+                Ask::Explain(id, reply) => {
+                    let request = Some(Met { id, ..Met::default() });
+                    reply.send(Explained { request, kept: 1 }).unwrap();
+                }
                 Ask::Certificate(wish, name, reply) => {
                     reply.send(Told { ok: wish == Wish::Renew, message: name }).unwrap();
                 }
@@ -245,6 +258,8 @@ mod tests {
             assert_eq!(answer, status());
             let none: Certificates = client::ask(&path, Method::GET, "/v1/certificates").await.unwrap();
             assert_eq!(none, Certificates::default());
+            let explained: Explained = client::ask(&path, Method::GET, "/v1/explain?id=ab").await.unwrap();
+            assert_eq!(explained.request.unwrap().id, "ab");
             for (target, ok) in [("renew?name=*.a.example", true), ("revoke?name=*.a.example", false)] {
                 let target = format!("/v1/certificates/{target}");
                 let told: Told = client::ask(&path, Method::POST, &target).await.unwrap();

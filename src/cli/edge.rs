@@ -14,7 +14,7 @@ use crate::admin::{Reloaded, Status, client};
 pub(super) fn reload(edge: &RunningEdge) -> Result<(), Failure> {
     let reloaded: Reloaded = ask(&files::socket(edge)?, Method::POST, "/v1/reload")?;
     if let Some(problems) = reloaded.problems {
-        return Err(Failure(problems + "the running configuration stays as it is\n"));
+        return Err(Failure::wrong(problems + "the running configuration stays as it is\n"));
     }
     let _ = io::Write::write_all(&mut io::stderr(), reloaded.warnings.as_bytes());
     let changes = reloaded.difference.unwrap_or_default();
@@ -52,7 +52,7 @@ fn table(status: &Status) -> String {
     text
 }
 
-fn ask<T: DeserializeOwned>(socket: &Path, method: Method, target: &str) -> Result<T, Failure> {
+pub(super) fn ask<T: DeserializeOwned>(socket: &Path, method: Method, target: &str) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(format_args!("cannot begin: {error}")))?;
     runtime.block_on(client::ask(socket, method, target)).map_err(Failure::new)

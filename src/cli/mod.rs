@@ -10,6 +10,7 @@ mod certificates;
 pub mod certs;
 pub mod check;
 mod edge;
+mod explain;
 mod files;
 mod serve;
 mod up;
@@ -31,6 +32,7 @@ pub fn run() -> ExitCode {
         Command::Check(config) => check::run(config),
         Command::Reload(edge) => edge::reload(&edge),
         Command::Status { format, edge } => edge::status(&edge, format),
+        Command::Explain { id, edge, format } => explain::run(&id, &edge, format),
         Command::Certs { command, edge } => match command.unwrap_or(Certs::List(edge)) {
             Certs::List(edge) => certificates::list(&edge),
             Certs::Show(Named { name, edge }) => certificates::show(&name, &edge),
@@ -42,12 +44,14 @@ pub fn run() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            let _ = io::stderr().write_all(failure.0.as_bytes());
-            ExitCode::from(WRONG)
+            let _ = io::stderr().write_all(failure.text.as_bytes());
+            ExitCode::from(failure.code)
         }
     }
 }
 
+/// The answer is no.
+const NO: u8 = 1;
 /// What was asked or written is wrong.
 const WRONG: u8 = 2;
 
@@ -85,6 +89,19 @@ enum Command {
     Reload(RunningEdge),
     /// Show the running edge: its process, its ports, its connections, its sites
     Status {
+        #[command(flatten)]
+        edge: RunningEdge,
+        /// For a person, or for a program
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Tell what one request met: row, site, route, gates, upstream, tries, timings
+    ///
+    /// The running edge remembers the latest hundred thousand. Exits with 1 where the request is not among them.
+    Explain {
+        /// The id, as X-Request-ID, error pages and access lines have it
+        #[arg(value_name = "REQUEST_ID")]
+        id: String,
         #[command(flatten)]
         edge: RunningEdge,
         /// For a person, or for a program
@@ -179,18 +196,31 @@ struct UpArguments {
 
 /// Why a command failed, ready for standard error.
 #[derive(Debug)]
-struct Failure(String);
+struct Failure {
+    text: String,
+    code: u8,
+}
 
 impl Failure {
     /// One error, which gets its label.
     fn new(error: impl fmt::Display) -> Self {
-        Self(format!("error: {error}\n"))
+        Self::wrong(format!("error: {error}\n"))
+    }
+
+    /// Something that is wrong, as whole lines.
+    fn wrong(text: String) -> Self {
+        Self { text, code: WRONG }
+    }
+
+    /// Not a mistake: the answer is no.
+    fn no(answer: impl fmt::Display) -> Self {
+        Self { text: format!("{answer}\n"), code: NO }
     }
 }
 
 impl From<crate::config::problem::Problems> for Failure {
     fn from(problems: crate::config::problem::Problems) -> Self {
-        Self(problems.to_string())
+        Self::wrong(problems.to_string())
     }
 }
 

@@ -13,7 +13,7 @@ pub(super) fn run_origin(origin: Origin, ready: impl FnOnce(&Ready)) -> Result<(
         RunError::Config(problems) => problems.into(),
         RunError::Bind(errors) => {
             let lines: Vec<_> = errors.iter().map(|error| format!("error: {error}\n")).collect();
-            Failure(lines.concat())
+            Failure::wrong(lines.concat())
         }
         error => Failure::new(error),
     })

@@ -94,7 +94,7 @@ impl Exchange {
         Measured {
             series: self.series,
             status: line.status,
-            fault: line.refused,
+            fault: line.refused(),
             total: (!is_websocket).then_some(line.total),
             first_byte: line.first_byte,
             retries: self.trace.tries.saturating_sub(1),
@@ -124,7 +124,9 @@ impl Exchange {
                 .as_ref()
                 .and_then(|site| site.canonical.as_ref())
                 .map(crate::name::Hostname::as_str),
-            refused: self.fault.as_ref().map(Fault::token),
+            fault: self.fault.as_ref(),
+            series: self.series,
+            tries: self.trace.tries,
             ..Line::new(self.time, self.client.ip())
         };
         if let Some(request) = &self.request {

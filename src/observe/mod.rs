@@ -5,3 +5,4 @@ mod clock;
 pub mod log;
 pub mod metrics;
 mod outlet;
+pub mod recent;

@@ -6,6 +6,7 @@
 mod certificates;
 mod difference;
 mod drain;
+mod explain;
 pub mod inventory;
 mod listeners;
 mod privileges;

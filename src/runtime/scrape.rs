@@ -35,7 +35,7 @@ pub(super) struct Reloads {
     taken: u64,
     refused: u64,
     last_ok: bool,
-    last_success: OffsetDateTime,
+    pub(super) last_success: OffsetDateTime,
 }
 
 impl Reloads {

@@ -16,7 +16,7 @@ use super::privileges::{self, DropError, Target};
 use super::scrape::Scraped;
 use super::signals::{Signals, Told};
 use super::workers::Workers;
-use super::{certificates, drain, inventory};
+use super::{certificates, drain, explain, inventory};
 use crate::acme::command::Command;
 use crate::acme::import::Lineages;
 use crate::acme::manager;
@@ -270,6 +270,13 @@ impl Edge {
             Ask::Metrics(dialect, reply) => {
                 let scraped = self.scraped.clone();
                 tokio::task::spawn_blocking(move || reply.send(scraped.text(dialect)));
+            }
+            Ask::Explain(id, reply) => {
+                let (snapshot, recent) = (self.live.load(), self.access.recent().clone());
+                let taken = self.scraped.reloads.last_success;
+                tokio::task::spawn_blocking(move || {
+                    drop(reply.send(explain::explain(&recent, &snapshot, taken, &id)));
+                });
             }
             Ask::Certificate(wish, name, reply) => {
                 let told =

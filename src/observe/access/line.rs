@@ -5,7 +5,9 @@ use std::time::{Duration, SystemTime};
 
 use super::escape::{json, quoted, word};
 use crate::config::model::LogFormat;
+use crate::fault::Fault;
 use crate::observe::clock::Stamp;
+use crate::observe::metrics::Series;
 
 /// What one request was. Text that comes from outside is raw bytes here; every form makes it harmless.
 ///
@@ -46,8 +48,12 @@ pub struct Line<'a> {
     pub row: &'a str,
     /// The first domain of the site.
     pub site: Option<&'a str>,
-    /// Why the request was refused or failed: `Fault::token`.
-    pub refused: Option<&'static str>,
+    /// Why the request was refused or failed.
+    pub fault: Option<&'a Fault>,
+    /// The site and the route that it met, as the metrics number them.
+    pub series: Series,
+    /// How often it was sent to an upstream.
+    pub tries: u32,
     /// The Referer field.
     pub referer: Option<&'a [u8]>,
     /// The User-Agent field.
@@ -66,6 +72,16 @@ pub struct Tls<'a> {
 }
 
 impl Line<'_> {
+    /// One word for why the request was refused or failed.
+    pub fn refused(&self) -> Option<&'static str> {
+        self.fault.map(Fault::token)
+    }
+
+    /// Whether it was refused, or failed.
+    pub fn is_trouble(&self) -> bool {
+        self.fault.is_some() || self.status >= 500
+    }
+
     /// A line with nothing in it but when and who.
     pub const fn new(time: SystemTime, client: IpAddr) -> Self {
         Self {
@@ -86,7 +102,9 @@ impl Line<'_> {
             request_id: "",
             row: "",
             site: None,
-            refused: None,
+            fault: None,
+            series: Series::NONE,
+            tries: 0,
             referer: None,
             user_agent: None,
         }
@@ -135,7 +153,7 @@ impl Renderer {
         json_text(out, b",\"request_id\":", line.request_id.as_bytes());
         json_text(out, b",\"row\":", line.row.as_bytes());
         json_text(out, b",\"site\":", line.site.unwrap_or_default().as_bytes());
-        json_text(out, b",\"refused\":", line.refused.unwrap_or_default().as_bytes());
+        json_text(out, b",\"refused\":", line.refused().unwrap_or_default().as_bytes());
         json_text(out, b",\"referer\":", line.referer.unwrap_or_default());
         json_text(out, b",\"user_agent\":", line.user_agent.unwrap_or_default());
         out.push(b'}');
@@ -191,7 +209,7 @@ impl Renderer {
             (b" row=", line.row),
             (b" site=", line.site.unwrap_or_default()),
             (b" upstream=", line.upstream.unwrap_or_default()),
-            (b" refused=", line.refused.unwrap_or_default()),
+            (b" refused=", line.refused().unwrap_or_default()),
             (b" id=", line.request_id),
         ] {
             text_field(out, key, value);
@@ -304,7 +322,7 @@ mod tests {
             request_id: "0123456789abcdef",
             row: "443",
             site: Some("app.example.com"),
-            refused: Some("forbidden"),
+            fault: Some(&Fault::Forbidden),
             referer: Some(b"https://example.com/\x1b[2J"),
             user_agent: Some(b"curl/8.0 (\xff)"),
             ..empty()

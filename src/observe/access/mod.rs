@@ -21,6 +21,7 @@ pub use self::line::{Line, Tls, ip};
 pub use self::writer::Destination;
 use self::writer::{Message, Writer};
 use crate::config::model::LogFormat;
+use crate::observe::recent::{Recent, Recorder};
 
 /// The access log. Clones are handles of the same one; the writer thread ends with the last of them and of their
 /// sinks.
@@ -28,6 +29,7 @@ use crate::config::model::LogFormat;
 pub struct Access {
     shared: Arc<Shared>,
     to_writer: Sender<Message>,
+    recent: Recent,
 }
 
 impl Access {
@@ -41,12 +43,18 @@ impl Access {
         shared.set_form(destination.form());
         let writer = Writer::new(destination, Arc::clone(&shared), messages);
         std::thread::Builder::new().name("access-log".into()).spawn(move || writer.run())?;
-        Ok(Self { shared, to_writer })
+        Ok(Self { shared, to_writer, recent: Recent::default() })
+    }
+
+    /// The latest requests, whether lines of them are written or not.
+    pub fn recent(&self) -> &Recent {
+        &self.recent
     }
 
     /// A worker's own way in.
     pub fn sink(&self) -> Sink {
-        Sink { access: self.clone(), pending: RefCell::default(), filled: Notify::new() }
+        let recorder = RefCell::new(self.recent.recorder());
+        Sink { access: self.clone(), recorder, pending: RefCell::default(), filled: Notify::new() }
     }
 
     /// Writes to another place or in another form from here on; lines that are still in a worker's buffer keep
@@ -83,13 +91,17 @@ impl Access {
 #[derive(Debug)]
 pub struct Sink {
     access: Access,
+    recorder: RefCell<Recorder>,
     pending: RefCell<Pending>,
     filled: Notify,
 }
 
 impl Sink {
-    /// Renders the line into the buffer, and hands the buffer on when it is full.
+    /// Notes the request, renders its line into the buffer, and hands the buffer on when it is full.
     pub fn write(&self, line: &Line<'_>) {
+        if self.recorder.borrow_mut().note(line) {
+            self.filled.notify_one();
+        }
         let Some(format) = self.access.shared.form() else { return };
         let mut pending = self.pending.borrow_mut();
         if pending.lines == 0 {
@@ -101,12 +113,17 @@ impl Sink {
         *lines += 1;
         if bytes.len() >= BUFFER {
             drop(pending);
-            self.flush();
+            self.send_lines();
         }
     }
 
-    /// Hands on what is in the buffer; drops and counts it where the writer is too far behind.
+    /// Hands on what is in the buffers; drops and counts lines where the writer is too far behind.
     pub fn flush(&self) {
+        self.recorder.borrow_mut().hand_on();
+        self.send_lines();
+    }
+
+    fn send_lines(&self) {
         if let Some(chunk) = self.pending.borrow_mut().take() {
             if self.access.shared.queue(&chunk) {
                 self.access.send(Message::Lines(chunk));

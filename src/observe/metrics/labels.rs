@@ -11,6 +11,16 @@ impl Series {
     /// What no site was found for.
     pub const NONE: Self = Self(0);
 
+    /// As a number.
+    pub(in crate::observe) fn number(self) -> u32 {
+        self.0
+    }
+
+    /// The series of a number that [`Series::number`] gave.
+    pub(in crate::observe) fn of_number(number: u32) -> Self {
+        Self(number)
+    }
+
     pub(super) fn index(self) -> usize {
         self.0 as usize
     }
