@@ -44,6 +44,11 @@ static HABITS: &[(&str, &str)] = &[
     ("period", "every"),
     ("max", "limit"),
     ("kid", "key_id"),
+    ("encode", "compress"),
+    ("gzip", "compress"),
+    ("gzip_types", "types"),
+    ("gzip_min_length", "min_size"),
+    ("minimum_length", "min_size"),
 ];
 
 /// What is reported while the document is looked at.

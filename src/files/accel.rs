@@ -5,7 +5,7 @@
 
 use std::num::NonZeroU64;
 
-use super::{single, values};
+use super::single;
 use crate::wire::{Head, Known};
 
 /// What stays of the upstream's field lines besides its content type. Vary is one more than in nginx: without it a cache
@@ -42,16 +42,16 @@ impl Told {
     pub fn by(head: &Head) -> Self {
         let mut kept = Head::default();
         for name in KEPT {
-            values(head, name).for_each(|value| kept.push(name.as_bytes(), value));
+            head.named(name).for_each(|value| kept.push(name.as_bytes(), value));
         }
-        let has = |name| values(head, name).next().is_some();
+        let has = |name| head.named(name).next().is_some();
         let none = |value: &[u8]| value.eq_ignore_ascii_case(b"none");
         Self {
             content_type: content_type(head),
             kept,
             rate: single(head, "x-accel-limit-rate")
                 .and_then(|value| std::str::from_utf8(value).ok()?.parse().ok()),
-            ranges: !values(head, "accept-ranges").any(none),
+            ranges: !head.named("accept-ranges").any(none),
             caching: has("cache-control") || has("expires"),
         }
     }

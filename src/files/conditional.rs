@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::folder::Opened;
-use super::{single, values};
+use super::single;
 use crate::wire::Head;
 
 /// The last second that a date can say: the end of the year 9999.
@@ -61,7 +61,7 @@ impl Validators {
 
     /// Whether a range may be cut out of this state of the file (section 13.1.5).
     pub(super) fn allow_range(&self, head: &Head) -> bool {
-        if values(head, "if-range").next().is_none() {
+        if head.named("if-range").next().is_none() {
             return true;
         }
         let Some(value) = single(head, "if-range") else { return false };
@@ -74,7 +74,7 @@ impl Validators {
     /// Whether a list of entity tags has this one; None without a list.
     fn is_listed(&self, head: &Head, name: &str, comparison: Comparison) -> Option<bool> {
         let mut listed = None;
-        for value in values(head, name) {
+        for value in head.named(name) {
             let here = value.trim_ascii() == b"*"
                 || Tags(value).any(|(weak, tag)| {
                     tag == self.etag.as_bytes() && (!weak || comparison == Comparison::Weak)

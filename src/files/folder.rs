@@ -12,10 +12,10 @@ use std::sync::Arc;
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
 use rustix::io::Errno;
 
-use super::encoding::Coding;
 use crate::addr::{Permit, Route};
 use crate::config::model::{FileCache, Files};
 use crate::fault::Fault;
+use crate::wire::coding::Coding;
 
 /// How often a name is looked up again that was being renamed meanwhile.
 const TRIES: usize = 4;
@@ -117,7 +117,7 @@ fn find(root: &Path, name: &[u8], codings: &[Coding], more: ResolveFlags) -> Res
     let root = directory(root, more)?;
     let plain = open_file(&root, name, more)?;
     for coding in codings {
-        let sibling = [name, coding.extension()].concat();
+        let sibling = [name, extension(*coding)].concat();
         match open_file(&root, &sibling, more) {
             Ok(sibling) if sibling.modified.0 >= plain.modified.0 => {
                 return Ok(Opened { coding: Some(*coding), ..sibling });
@@ -127,6 +127,15 @@ fn find(root: &Path, name: &[u8], codings: &[Coding], more: ResolveFlags) -> Res
         }
     }
     Ok(plain)
+}
+
+/// What stands behind the name of a compressed sibling.
+fn extension(coding: Coding) -> &'static [u8] {
+    match coding {
+        Coding::Brotli => b".br",
+        Coding::Zstandard => b".zst",
+        Coding::Gzip => b".gz",
+    }
 }
 
 fn directory(path: &Path, more: ResolveFlags) -> Result<OwnedFd, Errno> {

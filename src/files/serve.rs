@@ -11,11 +11,11 @@ use super::conditional::{Validators, Verdict};
 use super::folder::Opened;
 use super::kind;
 use super::range::{self, Wanted};
-use super::{Body, Folder, encoding, single};
+use super::{Body, Folder, single};
 use crate::addr::{Permit, Route};
 use crate::config::model::FileCache;
 use crate::fault::Fault;
-use crate::wire::Head;
+use crate::wire::{Head, coding};
 
 /// A file with a hash of its content in its name is good for a year (RFC 8246).
 const FOR_EVER: &str = "public, max-age=31536000, immutable";
@@ -65,7 +65,7 @@ pub async fn serve(
     let kind = kind::of(name);
     // What strangers upload side by side is not one the compressed form of the other.
     let negotiable = kind.compresses && !folder.sandbox;
-    let codings = if negotiable { encoding::accepted(asked.head) } else { Vec::new() };
+    let codings = if negotiable { coding::accepted(asked.head, coding::BY_SIZE) } else { Vec::new() };
     let opened = folder.open(permit, name, &codings).await?;
     let validators = Validators::of(&opened, asked.now);
     let mut told = told.unwrap_or(Told { ranges: true, ..Told::default() });

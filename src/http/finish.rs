@@ -1,7 +1,8 @@
-//! What an answer goes through before it goes out, whoever made it: header fields set and taken off, HSTS.
+//! What an answer goes through before it goes out, whoever made it: header fields set and taken off, HSTS, compression.
 
 use http::StatusCode;
 
+use super::compress::compress;
 use super::exchange::Exchange;
 use super::response::Response;
 use crate::config::model::Headers;
@@ -17,6 +18,9 @@ pub(super) fn finish(exchange: &Exchange, response: &mut Response) {
         headers(&policy.headers, &mut response.head);
     }
     strict_transport_security(exchange, response);
+    if let Some(rules) = exchange.policy.as_ref().and_then(|policy| policy.compress.as_ref()) {
+        compress(exchange, rules, response);
+    }
 }
 
 /// What the upstream says of rates itself stands.

@@ -2,8 +2,10 @@
 //!
 //! [`Worker::serve`] takes an accepted socket; `connection` brings it through the port's gate and the handshake;
 //! `h1` and `h2` read requests from it; `pipeline` decides what each is answered; `forward` hands it to an upstream;
-//! `files` answers with files, of its own accord or an upstream's; `respond` makes the answers of the edge's own.
+//! `files` answers with files, of its own accord or an upstream's; `finish` and `compress` make every answer what the site
+//! wants; `respond` makes the answers of the edge's own.
 
+mod compress;
 mod connection;
 mod exchange;
 mod files;

@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::StatusCode;
 
+use super::compress::{Compressed, Encoder};
 use super::spool::Ahead;
 use crate::fault::Fault;
 use crate::files;
@@ -34,6 +35,8 @@ pub(super) enum Payload {
     Upstream(Box<Call>),
     /// What the upstream sends, at its own pace.
     Ahead(Box<Ahead>),
+    /// What any of these has, compressed.
+    Compressed(Box<Compressed>),
     /// Not HTTP any more: the upstream's connection, and what came behind its 101.
     Tunnel(Box<Io>, Bytes),
     /// No answer at all: the connection ends.
@@ -57,6 +60,24 @@ impl Payload {
         matches!(self, Self::Empty | Self::Silence)
     }
 
+    /// Whether the upstream still takes part.
+    pub(super) fn is_upstreams(&self) -> bool {
+        match self {
+            Self::Upstream(_) | Self::Ahead(_) => true,
+            Self::Compressed(body) => body.from.is_upstreams(),
+            _ => false,
+        }
+    }
+
+    /// Sends it through an encoder. What is read ahead is compressed before it waits, so that an encoder lives for as long as
+    /// the upstream sends, and not for as long as a slow client reads.
+    pub(super) fn compress(&mut self, encoder: Encoder) {
+        *self = match std::mem::replace(self, Self::Empty) {
+            Self::Ahead(ahead) => Self::Ahead(Box::new(ahead.compressed(encoder))),
+            plain => Self::Compressed(Box::new(Compressed::new(plain, encoder))),
+        };
+    }
+
     /// Whether everything was taken, and only the end is left to say.
     pub(super) fn is_at_end(&self) -> bool {
         match self {
@@ -64,6 +85,7 @@ impl Payload {
             Self::Ahead(ahead) => ahead.is_at_end(),
             Self::File(body) => body.is_at_end(),
             Self::Full(bytes) => bytes.is_empty(),
+            Self::Compressed(body) => body.is_at_end(),
             _ => true,
         }
     }
@@ -73,6 +95,7 @@ impl Payload {
         match self {
             Self::Ahead(ahead) => ahead.poll_ahead(cx),
             Self::Upstream(call) => call.slow_down(),
+            Self::Compressed(body) => body.from.poll_ahead(cx),
             _ => {}
         }
     }
@@ -83,6 +106,7 @@ impl Payload {
             Self::Upstream(call) => call.poll_chunk(cx),
             Self::Ahead(ahead) => ahead.poll_chunk(cx),
             Self::File(body) => body.poll_chunk(cx).map_ok(|data| data.map_or(Chunk::End(None), Chunk::Data)),
+            Self::Compressed(body) => body.poll_chunk(cx),
             Self::Full(bytes) if !bytes.is_empty() => Poll::Ready(Ok(Chunk::Data(std::mem::take(bytes)))),
             _ => Poll::Ready(Ok(Chunk::End(None))),
         }

@@ -16,6 +16,8 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
 
+use super::compress::{Compressed, Encoder};
+use super::response::Payload;
 use super::worker::Worker;
 use crate::config::model::Buffers;
 use crate::fault::Fault;
@@ -215,7 +217,7 @@ impl http_body::Body for Replay {
 
 /// An answer's body that is read ahead of a slow client, so that the worker is free.
 pub(super) struct Ahead {
-    call: Call,
+    source: Source,
     spool: Spool,
     /// How much of the spool's file the client has.
     at: u64,
@@ -229,11 +231,61 @@ pub(super) struct Ahead {
     full: bool,
 }
 
+/// Where an answer's body comes from.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "the large one is what most answers have, and it is boxed as a whole"
+)]
+enum Source {
+    Call(Call),
+    Compressed(Box<Compressed>),
+}
+
+impl Source {
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Chunk, Fault>> {
+        match self {
+            Self::Call(call) => call.poll_chunk(cx),
+            Self::Compressed(body) => body.poll_chunk(cx),
+        }
+    }
+
+    fn slow_down(&mut self, cx: &mut Context<'_>) {
+        match self {
+            Self::Call(call) => call.slow_down(),
+            Self::Compressed(body) => body.from.poll_ahead(cx),
+        }
+    }
+
+    fn is_at_end(&self) -> bool {
+        match self {
+            Self::Call(call) => call.is_at_end(),
+            Self::Compressed(body) => body.is_at_end(),
+        }
+    }
+}
+
 impl Ahead {
     pub(super) fn new(call: Call, buffers: &Buffers, budget: &Arc<DiskBudget>, worker: &Rc<Worker>) -> Self {
         // An answer without room goes at its client's pace, a request without room fails: half is left to requests.
         let spool = Spool::new(buffers, budget, buffers.disk / 2, worker);
-        Self { call, spool, at: 0, held: None, ended: None, patience: Deadline::default(), full: false }
+        Self {
+            source: Source::Call(call),
+            spool,
+            at: 0,
+            held: None,
+            ended: None,
+            patience: Deadline::default(),
+            full: false,
+        }
+    }
+
+    /// The same, sent through an encoder before it waits.
+    pub(super) fn compressed(self, encoder: Encoder) -> Self {
+        let from = match self.source {
+            Source::Call(call) => Payload::Upstream(Box::new(call)),
+            Source::Compressed(body) => Payload::Compressed(body),
+        };
+        Self { source: Source::Compressed(Box::new(Compressed::new(from, encoder))), ..self }
     }
 
     /// The next piece for the client.
@@ -246,13 +298,13 @@ impl Ahead {
         }
         match self.ended.take() {
             Some(ended) => Poll::Ready(ended.map(Chunk::End)),
-            None => self.call.poll_chunk(cx),
+            None => self.source.poll_chunk(cx),
         }
     }
 
     /// Takes what the worker gives while the client is busy with what it has.
     pub(super) fn poll_ahead(&mut self, cx: &mut Context<'_>) {
-        self.call.slow_down();
+        self.source.slow_down(cx);
         while self.ended.is_none() && !self.full {
             if let Some(bytes) = self.held.take() {
                 if !self.stow(bytes, cx) {
@@ -260,7 +312,7 @@ impl Ahead {
                 }
                 continue;
             }
-            match self.call.poll_chunk(cx) {
+            match self.source.poll_chunk(cx) {
                 Poll::Ready(Ok(Chunk::Data(bytes))) => self.held = Some(bytes),
                 Poll::Ready(Ok(Chunk::End(trailers))) => self.ended = Some(Ok(trailers)),
                 Poll::Ready(Err(fault)) => self.ended = Some(Err(fault)),
@@ -272,7 +324,7 @@ impl Ahead {
     /// Whether nothing but the end is left.
     pub(super) fn is_at_end(&self) -> bool {
         let drained = self.spool.in_memory == 0 && self.spool.written == 0 && self.held.is_none();
-        drained && (matches!(self.ended, Some(Ok(None))) || self.ended.is_none() && self.call.is_at_end())
+        drained && (matches!(self.ended, Some(Ok(None))) || self.ended.is_none() && self.source.is_at_end())
     }
 
     /// Puts a piece where there is room; false when it has to wait for the client.

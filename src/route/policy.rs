@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::config::model::{self, Headers, Limited, Route};
+use crate::config::model::{self, Compress, Headers, Limited, Route};
 use crate::limit::rate::Rate;
 
 /// What the edge does with the requests and the answers of a route.
@@ -13,6 +13,8 @@ pub struct Policy {
     pub headers: Headers,
     /// How often it may be asked; None: as often as anybody likes.
     pub rate: Option<Arc<Rate>>,
+    /// Which answers are compressed.
+    pub compress: Option<Compress>,
 }
 
 impl Policy {
@@ -22,6 +24,7 @@ impl Policy {
         let policy = &route.policy;
         let build = || Self {
             headers: policy.headers.clone(),
+            compress: policy.compress.clone(),
             rate: policy.rate.as_ref().map(|limited| rates.kept_or_new(site, limited)),
         };
         (*policy != model::Policy::default()).then(build).map(Arc::new)

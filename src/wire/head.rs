@@ -175,6 +175,13 @@ impl Head {
             .collect()
     }
 
+    /// The values of a field that the edge decides little about, line by line, whatever the case of its name.
+    pub fn named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+        self.fields()
+            .filter(|field| field.name.eq_ignore_ascii_case(name.as_bytes()))
+            .map(|field| field.value)
+    }
+
     /// The values of one field, line by line.
     pub fn all(&self, known: Known) -> impl Iterator<Item = &[u8]> {
         self.lines.iter().filter(move |line| line.known == known).map(|line| self.slice(line.value))

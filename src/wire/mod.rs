@@ -4,6 +4,7 @@
 //! two programs could read in two ways is refused.
 
 pub mod chunked;
+pub mod coding;
 pub mod deadline;
 pub mod framing;
 pub mod head;

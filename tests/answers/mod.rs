@@ -1,5 +1,6 @@
 //! What the edge does with answers of its own accord.
 
+mod compress;
 mod headers;
 
 use crate::support::client::NAME;

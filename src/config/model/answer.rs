@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::PathPattern;
+use super::{Compress, PathPattern};
 
 /// What a route adds to passing on: its own keys over those of its site. Nothing, by default.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -11,6 +11,8 @@ pub struct Policy {
     pub headers: Headers,
     /// How often it may be asked.
     pub rate: Option<Limited>,
+    /// Which answers are compressed; None: none.
+    pub compress: Option<Compress>,
 }
 
 /// A rate, and what it is for.

@@ -3,6 +3,7 @@
 
 mod acme;
 mod answer;
+mod compress;
 mod edge;
 mod ports;
 mod proxy;
@@ -10,6 +11,7 @@ mod site;
 
 pub use acme::*;
 pub use answer::*;
+pub use compress::*;
 pub use edge::*;
 pub use ports::*;
 pub use proxy::*;

@@ -2,6 +2,7 @@
 
 mod acme;
 mod admin;
+mod compress;
 mod dns;
 mod edge;
 mod files;

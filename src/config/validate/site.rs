@@ -12,7 +12,7 @@ use super::super::units::show_duration;
 use super::ports::{Ports, gate};
 use super::route::Site as Inherited;
 use super::sources::Sources;
-use super::{Home, dns, files, headers, names, rate, route, target};
+use super::{Home, compress, dns, files, headers, names, rate, route, target};
 use crate::addr::Gate;
 use crate::name::HostPattern;
 
@@ -230,6 +230,7 @@ fn routes(table: &Table<'_>, sources: &Sources, defaults: &Defaults<'_>) -> Vec<
     let policy = Policy {
         headers: headers::read(&table.section("proxy"), &Headers::default()),
         rate: rate::of_site(table),
+        compress: compress::read(table, None),
     };
     let inherited = Inherited {
         proxy: proxy.as_ref(),

@@ -238,7 +238,7 @@ fn begin<S: AsyncRead + AsyncWrite + Unpin>(
         && !link.worker.lobby.is_draining()
         && request.is_some_and(Request::keeps_alive)
         // What nobody will read would be taken for the next request.
-        && (wire.body_done || matches!(response.payload, Payload::Upstream(_) | Payload::Ahead(_)));
+        && (wire.body_done || response.payload.is_upstreams());
     let protocol = request.map_or(Protocol::Http11, |request| request.protocol);
     Encoder::begin(&mut wire.out, response, protocol, keep)
 }

@@ -24,6 +24,7 @@ pub static TABLES: &[&Table] = &[
     &REDIRECT,
     &RATE,
     &HEADERS,
+    &COMPRESS,
     &CERTIFICATE,
     &SOURCE_FILE,
     &ACME,

@@ -53,7 +53,12 @@ pub static SITE: Table = Table {
         ),
         key("proxy", Kind::Table(&PROXY), Nothing, "How the upstream is spoken to"),
         key("route", Tables(&ROUTE), Nothing, "Paths that are treated in another way"),
-        later("compress", "Compression of responses"),
+        key(
+            "compress",
+            Either("true, false or a table, as in [site.compress]"),
+            Is("false"),
+            "Compress answers: zstd, br or gzip, as the client takes them",
+        ),
         later("errors", "Error pages of your own"),
     ],
 };
@@ -128,6 +133,12 @@ pub static ROUTE: Table = Table {
             Nothing,
             "Headers set or taken off, over those of [site.proxy]",
         ),
+        key(
+            "compress",
+            Either("true, false or a table, as in { types = [\"text/*\"] }"),
+            Nothing,
+            "Compress answers, over what the site says",
+        ),
         key("redirect", Kind::Table(&REDIRECT), Nothing, "Where the client is sent instead"),
         key("files", Path, Nothing, "A directory whose files are served; what follows `path` names one"),
         key(
@@ -194,6 +205,27 @@ pub static HEADERS: Table = Table {
             "Each stands once, with this value",
         ),
         key("remove", Texts("Server"), Nothing, "Each is taken off"),
+    ],
+};
+
+/// `[site.compress]`, and `compress` of a route.
+pub static COMPRESS: Table = Table {
+    header: "[site.compress]",
+    doc: "Answers that are compressed for clients that take it",
+    keys: &[
+        key(
+            "types",
+            Texts("text/*"),
+            Nothing,
+            "Their media types, * for any letters; without the key, text, JSON, JavaScript, XML, SVG, WebAssembly and what else \
+             gains",
+        ),
+        key(
+            "min_size",
+            Size("1B", "16MiB"),
+            Is("1KiB"),
+            "The shortest that is worth it; what has no known length is",
+        ),
     ],
 };
 
