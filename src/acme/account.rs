@@ -55,6 +55,12 @@ impl Ca {
         }
     }
 
+    /// The host of its directory, for people.
+    pub(super) fn host(&self) -> &str {
+        let rest = self.directory.strip_prefix("https://").unwrap_or(&self.directory);
+        rest.split('/').next().unwrap_or_default()
+    }
+
     /// The account: the stored one, else a new one. Contacts that changed are told to the CA first.
     pub(super) async fn account(&self) -> Result<Account, Failure> {
         let mut held = self.account.lock().await;

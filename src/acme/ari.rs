@@ -3,8 +3,10 @@
 use std::cell::RefCell;
 
 use time::{Duration, OffsetDateTime};
+use tokio::sync::Semaphore;
 
 use super::account::Ca;
+use super::client::one_line;
 use super::failure::{Failure, patiently};
 use super::order::{Keep, certificate_identifier};
 use super::renewal::{self, Window};
@@ -14,19 +16,24 @@ use super::watchful;
 
 /// How long a CA without renewal information, or in trouble, is left alone about it.
 const UNCLEAR: Duration = renewal::AFTER_ERROR;
+/// The longest explanation that is kept, in characters.
+const MAX_URL: usize = 500;
+/// How many certificates' renewal is asked about at once.
+static TURNS: Semaphore = Semaphore::const_new(4);
 
 impl Tending {
     /// Whether the CA is to be asked about the certificate now.
     pub(super) fn is_poll_due(&self, record: &Record, memory: &RefCell<Memory>, now: OffsetDateTime) -> bool {
         let Some(bundle) = &record.bundle else { return false };
         let known = self.common.cas.iter().any(|ca| ca.directory == bundle.directory);
-        let held_back = memory.borrow().ask_again.is_some_and(|at| now < at);
+        let held_back = renewal::waits(memory.borrow().ask_again, now).is_some();
         let due = record.ari.as_ref().is_none_or(|ari| ari.next_check <= now || ari.checked > now);
         known && bundle.ari_id.is_some() && due && !held_back && now < bundle.not_after
     }
 
     /// Asks the CA when it wants the certificate renewed (RFC 9773).
     pub(super) async fn ask_when(&self, memory: &RefCell<Memory>) -> Result<(), Failure> {
+        let _turn = TURNS.acquire().await;
         let Some(_lock) = self.lock().await? else {
             hold_back(memory, OTHERS);
             return Ok(());
@@ -89,7 +96,7 @@ async fn ask(ca: &Ca, id: &str) -> Result<(Ari, Window), Failure> {
         window_start: window.start,
         window_end: window.end,
         chosen: window.start,
-        explanation: info.explanation_url,
+        explanation: info.explanation_url.map(|url| one_line(&url, MAX_URL)),
         checked: now,
         next_check: renewal::next_poll(now, again),
     };

@@ -7,6 +7,7 @@ use time::{Duration, OffsetDateTime};
 use super::account::{Ca, on_disk};
 use super::failure::Failure;
 use super::order::{Job, Keep};
+use super::progress::Under;
 use super::renewal::{self, Why};
 use super::solve::Method;
 use super::store::{CaPause, EventKind, Record, Store};
@@ -24,6 +25,7 @@ impl Tending {
         why: Why,
         usable: bool,
         memory: &RefCell<Memory>,
+        under: &Under,
     ) -> Result<(OffsetDateTime, End), Failure> {
         // Without room on the disk there is no use in an order.
         on_disk(&self.common.store, Store::probe).await?;
@@ -35,7 +37,7 @@ impl Tending {
             let Some(ca) = self.common.cas.get(index) else { continue };
             let now = OffsetDateTime::now_utc();
             if record.order.is_none()
-                && let Err(until) = self.common.pace.borrow_mut().take(&ca.directory, now)
+                && let Err(until) = self.common.pace.borrow_mut().room(&ca.directory, now)
             {
                 if last.is_none() {
                     last = Some(Err(until));
@@ -45,7 +47,9 @@ impl Tending {
             self.inspect(&record, memory);
             let (names, ca_url) = (shown(&self.names), &ca.directory);
             tracing::info!(certificate = %self.id, names, why = why.text(), ca = ca_url, "a certificate is ordered");
-            match self.order_at(index, &mut record, memory).await {
+            match self.order_at(index, &mut record, memory, under).await {
+                Err(Failure::Crowded(until)) if last.is_none() => last = Some(Err(until)),
+                Err(Failure::Crowded(_)) => {}
                 Ok(()) => return Ok((self.install(&record, memory), Ok(self.obtained(&record)))),
                 Err(failure) => {
                     self.pause(ca, &failure, &mut record);
@@ -60,6 +64,7 @@ impl Tending {
         match last {
             Some(Ok(failure)) => Ok((self.failed(record, &failure, memory).await, Err(failure.to_string()))),
             Some(Err(until)) => {
+                under.hold(until);
                 let told = format!("the CA's limits leave no room before {}", watchful::text(until));
                 Ok((until, Err(told)))
             }
@@ -98,6 +103,7 @@ impl Tending {
         index: usize,
         record: &mut Record,
         memory: &RefCell<Memory>,
+        under: &Under,
     ) -> Result<(), Failure> {
         let Some(ca) = self.common.cas.get(index) else { return Err(none_left()) };
         let methods = self.methods_for(record);
@@ -115,12 +121,14 @@ impl Tending {
                 && record.order.is_none()
                 && let Some(staging) = self.common.staging.get(index).and_then(Option::as_ref)
             {
-                self.rehearse(staging, method, record, memory).await?;
+                self.rehearse(staging, method, record, memory, under).await?;
                 record.retry.staging_ok = true;
             }
-            let job = self.job(ca, method, replaces.as_deref());
+            let pace = Some(&*self.common.pace);
+            let job = Job { pace, replaces: replaces.as_deref(), ..self.job(ca, method, under) };
             let mut kept = Kept { tending: self, memory };
             end = match job.run(record, &mut kept).await {
+                Err(Failure::Crowded(_)) if matches!(end, Err(Failure::Names(_))) => break,
                 Ok(alternates) if !alternates.is_empty() => {
                     if let Some(bundle) = &record.bundle {
                         // What is wrong with it is told once it is installed for good.
@@ -153,16 +161,32 @@ impl Tending {
         method: Method,
         record: &mut Record,
         memory: &RefCell<Memory>,
+        under: &Under,
     ) -> Result<(), Failure> {
         let mut trial = Record::new(record.names.clone());
         let mut kept = Rehearsal { record, kept: Kept { tending: self, memory } };
-        let end = self.job(staging, method, None).run(&mut trial, &mut kept).await;
+        let end = self.job(staging, method, under).run(&mut trial, &mut kept).await;
         record.published = trial.published;
-        end.map(drop)
+        match end {
+            Ok(_) => {
+                tracing::info!(certificate = %self.id, staging = staging.directory, "the rehearsal went well");
+            }
+            Err(Failure::Names(names)) => {
+                let at = |(name, why)| (name, format!("{why}, at {}", staging.host()));
+                return Err(Failure::Names(names.into_iter().map(at).collect()));
+            }
+            Err(failure @ Failure::Dns { .. }) => return Err(failure),
+            // Its trouble is its own: a certificate must not wait for it.
+            Err(failure) => {
+                tracing::warn!(certificate = %self.id, %failure, "no rehearsal is possible; the CA itself is asked");
+            }
+        }
+        Ok(())
     }
 
-    fn job<'a>(&'a self, ca: &'a Ca, method: Method, replaces: Option<&'a str>) -> Job<'a> {
-        Job { ca, answers: &self.common.answers, dns: self.common.dns.as_ref(), method, replaces }
+    fn job<'a>(&'a self, ca: &'a Ca, method: Method, under: &'a Under) -> Job<'a> {
+        let (answers, dns) = (&self.common.answers, self.common.dns.as_ref());
+        Job { ca, answers, dns, method, replaces: None, pace: None, under }
     }
 
     fn methods_for(&self, record: &Record) -> Vec<Method> {

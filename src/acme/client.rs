@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::{Bytes, BytesMut};
-use http::header::{HOST, RETRY_AFTER, USER_AGENT};
-use http::{HeaderValue, Request, Response, StatusCode, Uri};
+use http::header::{HOST, LOCATION, RETRY_AFTER, USER_AGENT};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
@@ -32,6 +32,10 @@ const ANSWER: Duration = Duration::from_secs(30);
 const MAX_BODY: usize = 1024 * 1024;
 /// The most of a foreign body that an error shows, in characters.
 const MAX_EXCERPT: usize = 120;
+/// The most of a problem's own words that an error shows, in characters.
+const MAX_DETAIL: usize = 600;
+/// When a CA that does not say so is asked again about renewal, in seconds (RFC 9773 section 4.3.3).
+const POLL: u32 = 6 * 60 * 60;
 /// How long a connection may have rested to be used again: shorter than any server's own limit.
 const REST: Duration = Duration::from_secs(4);
 /// The longest wait that a CA may ask for.
@@ -76,6 +80,8 @@ pub(super) struct Refusal {
     pub(super) problem: Option<Problem>,
     /// The beginning of any other body.
     pub(super) excerpt: String,
+    /// Where it sends the client instead.
+    pub(super) location: Option<String>,
 }
 
 impl Client {
@@ -184,12 +190,14 @@ impl Client {
             };
             return Ok(BytesResponse { parts, body: Box::new(body) });
         }
-        let problem = serde_json::from_slice::<Problem>(&body).ok();
+        let problem = serde_json::from_slice::<Problem>(&body).ok().map(bounded);
         if parts.status == StatusCode::BAD_REQUEST && problem.as_ref().is_some_and(is_bad_nonce) {
             return Ok(BytesResponse { parts, body: Box::new(body) });
         }
         let excerpt = if problem.is_some() { String::new() } else { excerpt(&body) };
-        let refusal = Refusal { status: parts.status, retry_after: wait, problem, excerpt };
+        let location = parts.headers.get(LOCATION).filter(|_| parts.status.is_redirection());
+        let location = location.map(|to| one_line(&String::from_utf8_lossy(to.as_bytes()), MAX_EXCERPT));
+        let refusal = Refusal { status: parts.status, retry_after: wait, problem, excerpt, location };
         Err(CaError::Refused(Box::new(refusal)))
     }
 }
@@ -204,9 +212,10 @@ impl HttpClient for Client {
             let (parts, body) = request.into_parts();
             let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
             let request = Request::from_parts(parts, Full::new(body));
-            let url = request.uri().to_string();
+            let (url, plain) = (request.uri().to_string(), request.method() == Method::GET);
             let answer = client.exchange(request).await;
             let answer = answer.inspect(|answer| client.note(&url, answer)).and_then(Client::judge);
+            let answer = answer.map(|answer| if plain { with_poll(answer) } else { answer });
             answer.map_err(|error| Error::Other(Box::new(error)))
         })
     }
@@ -221,6 +230,11 @@ impl Refusal {
 
     fn text(&self) -> String {
         let status = self.status.as_u16();
+        if let Some(location) = &self.location {
+            return format!(
+                "the CA answered with {status}: it has moved to {location}; write that as the directory"
+            );
+        }
         match &self.problem {
             Some(problem) => {
                 let detail = problem.detail.as_deref().unwrap_or("no detail given");
@@ -230,6 +244,20 @@ impl Refusal {
             None => format!("the CA answered with {status} and no ACME problem: {}", self.excerpt),
         }
     }
+}
+
+/// Renewal information is asked for by GET, and the library gives up where the answer does not say when to ask again.
+fn with_poll(mut answer: BytesResponse) -> BytesResponse {
+    answer.parts.headers.entry(RETRY_AFTER).or_insert(HeaderValue::from(POLL));
+    answer
+}
+
+/// A CA repeats what strangers' servers said, in any length and with any character.
+fn bounded(mut problem: Problem) -> Problem {
+    for text in [&mut problem.r#type, &mut problem.detail] {
+        *text = text.take().map(|text| one_line(&text, MAX_DETAIL));
+    }
+    problem
 }
 
 pub(super) fn is_bad_nonce(problem: &Problem) -> bool {
@@ -292,7 +320,7 @@ fn origin_form(mut request: Request<Full<Bytes>>) -> Request<Full<Bytes>> {
 }
 
 /// Seconds or a date (RFC 9110 section 10.2.3), at most [`LONGEST_WAIT`].
-fn retry_after(value: &HeaderValue) -> Option<Duration> {
+pub(super) fn retry_after(value: &HeaderValue) -> Option<Duration> {
     let text = value.to_str().ok()?.trim();
     let wait = match text.parse() {
         Ok(seconds) => Duration::from_secs(seconds),
@@ -305,12 +333,16 @@ fn retry_after(value: &HeaderValue) -> Option<Duration> {
     Some(wait.min(LONGEST_WAIT))
 }
 
-/// One line without control characters, for the log.
+/// The beginning of a body.
 fn excerpt(body: &[u8]) -> String {
-    let text = String::from_utf8_lossy(body);
-    let words: Vec<_> = text.split(|letter: char| letter.is_whitespace() || letter.is_control()).collect();
-    let line = words.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
-    line.chars().take(MAX_EXCERPT).collect()
+    one_line(&String::from_utf8_lossy(body), MAX_EXCERPT)
+}
+
+/// One line without control characters, of so many characters at most, for logs and terminals.
+pub(super) fn one_line(text: &str, most: usize) -> String {
+    let words = text.split(|letter: char| letter.is_whitespace() || letter.is_control());
+    let line = words.filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
+    line.chars().take(most).collect()
 }
 
 #[cfg(test)]
@@ -358,6 +390,14 @@ mod tests {
         let limited = answer(429, r#"{"type":"urn:ietf:params:acme:error:rateLimited","detail":"too many"}"#);
         assert_eq!(limited.kind(), "rateLimited");
         assert_eq!(limited.to_string(), "the CA refused with 429 rateLimited: too many");
+        let loud = format!(r#"{{"type":"x","detail":"a\u001b[2J{}"}}"#, "b".repeat(10_000));
+        let response = Response::builder().status(400).body(Bytes::from(loud)).unwrap();
+        let Err(loud) = Client::judge(response) else { panic!("a refusal was taken") };
+        let loud = loud.to_string();
+        assert!(loud.starts_with("the CA refused with 400 x: a [2Jbbb") && loud.len() < 700, "{loud}");
+        let moved = Response::builder().status(301).header(LOCATION, "https://ca.test/v2").body(Bytes::new());
+        let Err(moved) = Client::judge(moved.unwrap()) else { panic!("a redirection was taken") };
+        assert!(moved.to_string().ends_with("moved to https://ca.test/v2; write that as the directory"));
         let nonce = r#"{"type":"urn:ietf:params:acme:error:badNonce"}"#;
         let response = Response::builder().status(400).body(Bytes::from_static(nonce.as_bytes())).unwrap();
         assert!(Client::judge(response).is_ok(), "the library sees a bad nonce");

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use instant_acme::{Error, Problem};
+use time::OffsetDateTime;
 
 use super::client::{CaError, Refusal, is_bad_nonce};
 use super::solve::dns01::Trouble;
@@ -58,6 +59,9 @@ pub(super) enum Failure {
         /// What to do.
         fix: &'static str,
     },
+    /// The CA's limits leave no room before then; nobody was asked.
+    #[error("the CA's limits leave no room before {}", super::watchful::text(*.0))]
+    Crowded(OffsetDateTime),
     /// The CA's certificate, the order, or a key is not what it must be.
     #[error("{0}")]
     Unfit(String),
@@ -93,7 +97,7 @@ impl Failure {
                 (refusal.retry_after, refusal.kind().to_owned(), refusal.status.is_server_error())
             }
             (None, Error::Api(problem)) => (None, kind(problem), false),
-            (None, Error::Other(_) | Error::Json(_)) => (None, String::new(), true),
+            (None, Error::Other(_) | Error::Json(_) | Error::Timeout(_)) => (None, String::new(), true),
             (None, _) => (None, String::new(), false),
         };
         Self::Ca { doing, source: Box::new(error), retry_after, kind, theirs }
@@ -125,6 +129,11 @@ pub(super) async fn patiently<T>(
             _ => return Err(Failure::of(doing, error)),
         }
     }
+}
+
+/// A CA that takes longer than is waited for.
+pub(super) fn late(doing: &'static str) -> Failure {
+    Failure::of(doing, Error::Timeout(None))
 }
 
 /// How long the CA asks to wait, for an error that may be gone within seconds.

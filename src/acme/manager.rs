@@ -16,6 +16,7 @@ use super::client::Client;
 use super::command::Command;
 use super::import::Lineages;
 use super::pace::Pace;
+use super::progress::Progress;
 use super::settings::{CaSettings, Settings};
 use super::solve::dns01::{self, Dns};
 use super::solve::{Answers, Method};
@@ -34,7 +35,7 @@ pub(super) const TICK: Duration = Duration::minutes(1);
 const AT_ONCE: usize = 8;
 /// How long the record of a name that no site has any more is kept, and how often such records are looked for.
 const GRACE: Duration = Duration::days(30);
-const SWEEP: Duration = Duration::hours(6);
+const SWEEP: std::time::Duration = std::time::Duration::from_hours(6);
 
 /// Opens the store where a site's certificate comes from a CA, takes over what certbot has, and puts what is stored to use.
 /// Reads the disk.
@@ -61,6 +62,7 @@ pub async fn run(
     shared: Arc<Shared>,
     store: Option<Arc<Store>>,
     commands: mpsc::Receiver<Command>,
+    progress: Progress,
 ) {
     let answers = Rc::new(Answers(shared));
     let store = match store {
@@ -68,14 +70,15 @@ pub async fn run(
         None => opened(&live).await,
     };
     let pace = Rc::new(RefCell::new(recalled(&store).await));
-    let mut manager = Manager { live, answers, store, pace, commands, states: HashMap::new(), swept: None };
+    let (states, swept) = (HashMap::new(), Swept::default());
+    let mut manager = Manager { live, answers, store, pace, commands, progress, states, swept };
     loop {
         let snapshot = manager.live.load();
         match manager.common(&snapshot).await {
             Ok(common) => manager.watch(&snapshot, &Rc::new(common)).await,
             Err(problem) => {
                 tracing::error!(problem, "certificates cannot be looked after; read again in a minute");
-                manager.rest(&snapshot).await;
+                manager.rest(&snapshot, &problem).await;
             }
         }
     }
@@ -131,6 +134,7 @@ pub(super) struct Common {
     pub(super) store: Arc<Store>,
     pub(super) room: Semaphore,
     pub(super) pace: Rc<RefCell<Pace>>,
+    pub(super) progress: Progress,
 }
 
 struct Manager {
@@ -139,9 +143,14 @@ struct Manager {
     store: Arc<Store>,
     pace: Rc<RefCell<Pace>>,
     commands: mpsc::Receiver<Command>,
+    progress: Progress,
     states: HashMap<RecordId, State>,
-    swept: Option<OffsetDateTime>,
+    swept: Swept,
 }
+
+/// When old records were looked for, by the wall's clock and by one that only runs.
+#[derive(Default)]
+struct Swept(Option<(OffsetDateTime, Instant)>);
 
 /// One certificate's place in the manager. Dropping it ends what is being done for it at once.
 #[derive(Default)]
@@ -170,6 +179,7 @@ impl Manager {
             for (id, tending) in &wanted {
                 self.states.entry(id.clone()).or_default().see_to(tending, now);
             }
+            self.progress.remind();
             self.sweep(&ids, now).await;
             if let Ok(Some(command)) = tokio::time::timeout(LOOK, self.commands.recv()).await {
                 self.obey(command);
@@ -179,21 +189,20 @@ impl Manager {
 
     /// Passes a command on to the one that it is about.
     fn obey(&mut self, command: Command) {
-        let (id, asked) = match command {
-            Command::Renew(id, reply) => (id, Asked::Renew(reply)),
-            Command::Revoke(id, reply) => (id, Asked::Revoke(reply)),
-        };
+        let (id, asked) = asked(command);
         match self.states.get(&id) {
             Some(state) => state.memory.borrow_mut().ask(asked),
             None => asked.answer(Err("nobody looks after that certificate just now".to_owned())),
         }
     }
 
-    /// Waits for a while, or until the configuration changes.
-    async fn rest(&self, snapshot: &Arc<Snapshot>) {
+    /// Waits for a while, or until the configuration changes. Whoever asks for something meanwhile is told why it is not done.
+    async fn rest(&mut self, snapshot: &Arc<Snapshot>, problem: &str) {
         let begin = Instant::now();
         while self.live.is_current(snapshot) && begin.elapsed() < TICK {
-            tokio::time::sleep(LOOK).await;
+            if let Ok(Some(command)) = tokio::time::timeout(LOOK, self.commands.recv()).await {
+                asked(command).1.answer(Err(format!("certificates cannot be looked after: {problem}")));
+            }
         }
     }
 
@@ -218,15 +227,15 @@ impl Manager {
             store: Arc::clone(&self.store),
             room: Semaphore::new(AT_ONCE),
             pace: Rc::clone(&self.pace),
+            progress: self.progress.clone(),
         })
     }
 
     /// Removes the records of names that no site has had for long.
     async fn sweep(&mut self, used: &HashSet<&RecordId>, now: OffsetDateTime) {
-        if self.swept.is_some_and(|at| (now - at).abs() < SWEEP) {
+        if !self.swept.is_due(now) {
             return;
         }
-        self.swept = Some(now);
         let used: Vec<RecordId> = used.iter().map(|id| (*id).clone()).collect();
         match on_disk(&self.store, move |store| store.forget_after(&used, GRACE, now)).await {
             Ok(gone) if gone.is_empty() => {}
@@ -248,6 +257,27 @@ impl State {
             let (tending, memory) = (Rc::clone(tending), Rc::clone(&self.memory));
             self.task = Some(spawn_local(async move { tending.look(&memory).await }).abort_handle());
         }
+    }
+}
+
+fn asked(command: Command) -> (RecordId, Asked) {
+    match command {
+        Command::Renew(id, reply) => (id, Asked::Renew(reply)),
+        Command::Revoke(id, reply) => (id, Asked::Revoke(reply)),
+    }
+}
+
+impl Swept {
+    /// Whether old records are to be looked for: some hours after the start, and then every few, and only where the clock has
+    /// run evenly since. One that jumps must not make records old.
+    fn is_due(&mut self, now: OffsetDateTime) -> bool {
+        let (wall, steady) = *self.0.get_or_insert((now, Instant::now()));
+        if steady.elapsed() < SWEEP {
+            return false;
+        }
+        self.0 = Some((now, Instant::now()));
+        let ran = Duration::try_from(steady.elapsed()).unwrap_or(Duration::MAX);
+        ((now - wall) - ran).abs() < Duration::HOUR
     }
 }
 

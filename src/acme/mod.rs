@@ -12,6 +12,8 @@
 //! - `client`: HTTP to a CA, with a deadline on everything
 //! - `solve`: how names are proved to be ours
 //! - [`renewal`]: when a certificate is renewed, and a failure tried again; pure
+//! - `prove`: the challenges of an order, answered and waited for
+//! - [`progress`]: how far each is that is being obtained
 //! - `pace`: how fast orders may be made
 //! - `preflight`: a look of our own at the names, which warns
 //! - `program`: programs of other people's, run to their end
@@ -30,6 +32,8 @@ mod order;
 mod pace;
 mod preflight;
 mod program;
+pub mod progress;
+mod prove;
 pub mod renewal;
 mod settings;
 mod solve;
@@ -38,6 +42,11 @@ mod tend;
 mod watchful;
 
 use crate::config::model::Dns;
+
+/// The end of a wait that the record has, where it is not over.
+pub fn waits(record: &store::Record, now: time::OffsetDateTime) -> Option<time::OffsetDateTime> {
+    renewal::waits(record.retry.not_before, now)
+}
 
 /// When a certificate is to be renewed as far as is known now, and why.
 pub fn due(record: &store::Record, now: time::OffsetDateTime) -> renewal::Decision {

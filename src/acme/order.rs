@@ -4,36 +4,39 @@
 //! it. Every later step looks at the order's state first, so that the same order is taken up again after a crash at any
 //! point, and no second one is made while it is valid.
 
-use std::collections::HashMap;
+use std::cell::RefCell;
 use std::time::Duration;
 
 use http::StatusCode;
 use instant_acme::{
-    Account, AuthorizationStatus, CertificateIdentifier, ChallengeStatus, Error, Identifier, NewOrder, Order,
-    OrderStatus, Problem,
+    Account, AuthorizationStatus, CertificateIdentifier, Error, Identifier, NewOrder, Order, OrderStatus,
 };
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use time::OffsetDateTime;
-use tokio::time::Instant;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::account::Ca;
-use super::failure::{Failure, kind, patiently};
+use super::client::one_line;
+use super::failure::{Failure, late, patiently};
+use super::pace::Pace;
+use super::progress::Under;
+use super::prove::{Looks, heard, read_authorizations, reason, told};
 use super::solve::dns01::Dns;
 use super::solve::{Answers, Method};
 use super::store::{Bundle, EventKind, PendingOrder, Record, Secret};
 use crate::name::HostPattern;
 use crate::tls;
-use crate::tls::challenges::Guard;
 
-/// How long a CA may take to look at the challenges, and then to sign.
-const PATIENCE: Duration = Duration::from_mins(3);
-/// The waits between looks at what a CA is doing: from the first, each half as long again, to the last.
-const LOOKS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// An order that is older than any CA keeps one is not asked for again.
 const ORDER_LIFE: time::Duration = time::Duration::days(8);
+/// The longest chain that is served: clients refuse those of a hundred certificates, and every handshake would carry them.
+const MAX_CHAIN: usize = 10;
+/// The same in octets of PEM.
+const MAX_PEM: usize = 64 * 1024;
+/// The most of what a CA says of a name that it refuses, in characters.
+const MAX_REFUSAL: usize = 500;
 
 /// What is ordered, and how.
 pub(super) struct Job<'a> {
@@ -44,6 +47,10 @@ pub(super) struct Job<'a> {
     pub(super) method: Method,
     /// The ARI identifier of the certificate that this one replaces.
     pub(super) replaces: Option<&'a str>,
+    /// Where new orders are counted, where the CA has limits that matter.
+    pub(super) pace: Option<&'a RefCell<Pace>>,
+    /// Where it is told how far it is.
+    pub(super) under: &'a Under,
 }
 
 /// Writes the record down; called whenever something is known that a crash must not lose.
@@ -113,6 +120,11 @@ impl Job<'_> {
     async fn begin(&self, record: &mut Record, keep: &mut impl Keep) -> Result<Order, Failure> {
         let key =
             KeyPair::generate().map_err(|error| Failure::Unfit(format!("no key could be made: {error}")))?;
+        let now = OffsetDateTime::now_utc();
+        if let Some(pace) = self.pace {
+            pace.borrow_mut().take(&self.ca.directory, now).map_err(Failure::Crowded)?;
+        }
+        self.under.step(format!("asking {} for an order", self.ca.host()));
         let (order, replaces) = self.make(&record.names).await?;
         let now = OffsetDateTime::now_utc();
         record.order = Some(PendingOrder {
@@ -176,24 +188,15 @@ impl Job<'_> {
         let Some(pending) = record.order.clone() else {
             return Err(Failure::Unfit("an order without a record".to_owned()));
         };
-        let mut deadline = Instant::now() + PATIENCE;
-        let mut pause = LOOKS.0;
+        let (mut looks, mut asked) = (Looks::new(), None);
         loop {
             let before = order.state().status;
             match before {
                 OrderStatus::Pending => {
-                    self.solve(order, record, keep).await?;
-                    deadline = Instant::now() + PATIENCE;
+                    self.prove(order, record, keep).await?;
+                    looks = Looks::new();
                 }
-                OrderStatus::Ready => {
-                    if let Err(failure) = finalize(order, &pending).await {
-                        // It may have been heard all the same.
-                        look(order).await?;
-                        if order.state().status == before {
-                            return Err(failure);
-                        }
-                    }
-                }
+                OrderStatus::Ready => asked = self.finalize(order, &pending).await?,
                 OrderStatus::Valid => break,
                 OrderStatus::Processing => {}
                 OrderStatus::Invalid => return Err(invalid(order).await),
@@ -201,15 +204,18 @@ impl Job<'_> {
             if matches!(order.state().status, OrderStatus::Valid) {
                 break;
             }
-            if Instant::now() > deadline {
-                return Err(late("the CA did not finish the order in time"));
+            if looks.are_over() {
+                return Err(late("waiting for the CA to finish the order"));
             }
-            look(order).await?;
-            if order.state().status == before {
-                tokio::time::sleep(pause).await;
-                pause = (pause * 3 / 2).min(LOOKS.1);
+            if order.state().status == OrderStatus::Processing {
+                looks.wait(asked).await;
+            }
+            asked = self.look(order).await?;
+            if order.state().status == before && before != OrderStatus::Processing {
+                looks.wait(asked).await;
             }
         }
+        self.under.step(format!("fetching the certificate from {}", self.ca.host()));
         let url = order.state().certificate.clone().unwrap_or_default();
         self.ca.client.keep_aside(&url);
         let fetched = patiently("fetching the certificate", true, async || order.certificate().await).await;
@@ -219,62 +225,34 @@ impl Job<'_> {
         Ok((self.bundle(pem, &pending, &record.names)?, alternates))
     }
 
-    /// Answers every authorization's challenge, and waits until the CA has looked at all of them.
-    async fn solve(
-        &self,
-        order: &mut Order,
-        record: &mut Record,
-        keep: &mut impl Keep,
-    ) -> Result<(), Failure> {
-        read_authorizations(order).await?;
-        let looked = self.show(order, record, keep).await;
-        if let Some(dns) = self.dns {
-            dns.retract(record).await;
-        }
-        looked
+    async fn finalize(&self, order: &mut Order, pending: &PendingOrder) -> Result<Option<Duration>, Failure> {
+        let csr =
+            request(pending).map_err(|error| Failure::Unfit(format!("no request could be made: {error}")))?;
+        self.under.step(format!("waiting for {} to sign", self.ca.host()));
+        let before = order.state().status;
+        let sent = patiently("finalizing the order", false, async || order.finalize_csr(&csr).await).await;
+        let Err(failure) = sent else { return Ok(None) };
+        // It may have been heard all the same.
+        let asked = self.look(order).await?;
+        if order.state().status == before { Err(failure) } else { Ok(asked) }
     }
 
-    async fn show(
-        &self,
-        order: &mut Order,
-        record: &mut Record,
-        keep: &mut impl Keep,
-    ) -> Result<(), Failure> {
-        let (standing, proofs) = self.present(order).await?;
-        match self.dns {
-            Some(dns) if self.method == Method::Dns01 => dns.publish(proofs, record, keep).await?,
-            _ => {}
-        }
-        let unheard = tell(order, self.method).await;
-        let looked = looked_at(order, self.method, unheard).await;
-        drop(standing);
-        looked
-    }
-
-    /// Puts the edge's own answers where the CA will look. Returns what stands while it is held, and what is to stand in
-    /// the DNS, by name.
-    async fn present(&self, order: &mut Order) -> Result<(Vec<Guard>, Vec<(String, String)>), Failure> {
-        let (mut standing, mut proofs) = (Vec::new(), Vec::new());
-        let mut handles = order.authorizations();
-        while let Some(Ok(mut handle)) = handles.next().await {
-            if handle.status != AuthorizationStatus::Pending {
-                continue;
-            }
-            let name = handle.identifier().to_string();
-            let Some(challenge) = handle.challenge(self.method.kind()) else {
-                let why = format!("the CA offers no {} for it", self.method.name());
-                return Err(Failure::Names(vec![(name, why)]));
-            };
-            let proof = challenge.key_authorization();
-            standing.extend(self.answers.present(self.method, &name, &challenge.token, &proof)?);
-            let domain = name.strip_prefix("*.").unwrap_or(&name);
-            proofs.push((domain.to_owned(), proof.dns_value()));
-        }
-        Ok((standing, proofs))
+    /// Reads the order's state. Returns how long the CA asks to wait before the next look.
+    async fn look(&self, order: &mut Order) -> Result<Option<Duration>, Failure> {
+        let url = order.url().to_owned();
+        let asked = heard(&self.ca.client, &url, async || {
+            patiently("asking for the order", true, async || order.refresh().await.map(drop)).await
+        });
+        Ok(asked.await?.1)
     }
 
     fn bundle(&self, pem: String, pending: &PendingOrder, names: &[HostPattern]) -> Result<Bundle, Failure> {
         let key_pem = pending.key_pem.clone();
+        let count = CertificateDer::pem_slice_iter(pem.as_bytes()).take(MAX_CHAIN + 1).count();
+        if count > MAX_CHAIN || pem.len() > MAX_PEM {
+            let why = format!("over {MAX_CHAIN} certificates, or over {} KiB", MAX_PEM / 1024);
+            return Err(Failure::Unfit(format!("the CA's chain is too long to be served: {why}")));
+        }
         tls::fits(pem.as_bytes(), key_pem.expose().as_bytes(), names)
             .map_err(|why| Failure::Unfit(format!("the CA's certificate is not fit to be served: {why}")))?;
         let leaf = Leaf::read(&pem)
@@ -323,82 +301,6 @@ pub(super) fn certificate_identifier(id: &str) -> Option<CertificateIdentifier<'
     })
 }
 
-/// Tells the CA that it may look. Returns the names of those that it may not have heard.
-async fn tell(order: &mut Order, method: Method) -> HashMap<String, Failure> {
-    let mut unheard = HashMap::new();
-    let mut handles = order.authorizations();
-    while let Some(Ok(mut handle)) = handles.next().await {
-        if handle.status != AuthorizationStatus::Pending {
-            continue;
-        }
-        let name = handle.identifier().to_string();
-        let Some(mut challenge) = handle.challenge(method.kind()) else { continue };
-        let told = patiently("answering a challenge", true, async || challenge.set_ready().await).await;
-        if let Err(failure) = told {
-            // A CA that heard it before, from a process that is dead, or in an answer that was lost, may take it ill.
-            unheard.insert(name, failure);
-        }
-    }
-    unheard
-}
-
-/// Reads every authorization once; the order has them from then on.
-async fn read_authorizations(order: &mut Order) -> Result<(), Failure> {
-    patiently("reading the authorizations", true, async || {
-        let mut identifiers = order.identifiers();
-        while let Some(read) = identifiers.next().await {
-            read?;
-        }
-        Ok(())
-    })
-    .await
-}
-
-/// Waits until no authorization is pending. The failed ones are told with their names. `unheard` has the names whose
-/// challenge may not have reached the CA.
-async fn looked_at(
-    order: &mut Order,
-    method: Method,
-    mut unheard: HashMap<String, Failure>,
-) -> Result<(), Failure> {
-    let deadline = Instant::now() + PATIENCE;
-    let mut failed = Vec::new();
-    let mut handles = order.authorizations();
-    while let Some(Ok(mut handle)) = handles.next().await {
-        let mut pause = LOOKS.0;
-        while handle.status == AuthorizationStatus::Pending && Instant::now() < deadline {
-            tokio::time::sleep(pause).await;
-            pause = (pause * 3 / 2).min(LOOKS.1);
-            patiently("reading an authorization", true, async || handle.refresh().await.map(drop)).await?;
-            let own = handle.challenges.iter().find(|own| own.r#type == method.kind());
-            if own.is_some_and(|own| own.status == ChallengeStatus::Pending)
-                && let Some(failure) = unheard.remove(&handle.identifier().to_string())
-            {
-                return Err(failure);
-            }
-        }
-        match handle.status {
-            AuthorizationStatus::Valid => {}
-            AuthorizationStatus::Pending => {
-                failed.push((handle.identifier().to_string(), "the CA did not look in time".to_owned()));
-            }
-            _ => failed.push((handle.identifier().to_string(), reason(&handle))),
-        }
-    }
-    if failed.is_empty() { Ok(()) } else { Err(Failure::Names(failed)) }
-}
-
-/// Why an authorization failed: what its challenge says.
-fn reason(state: &instant_acme::AuthorizationState) -> String {
-    let problem = state.challenges.iter().find_map(|challenge| challenge.error.as_ref());
-    problem.map_or_else(|| format!("the authorization is {:?}", state.status).to_lowercase(), told)
-}
-
-fn told(problem: &Problem) -> String {
-    let detail = problem.detail.as_deref().unwrap_or("no detail given");
-    format!("{} ({})", detail, kind(problem))
-}
-
 /// The names behind an order that the CA has given up.
 async fn invalid(order: &mut Order) -> Failure {
     let mut failed = Vec::new();
@@ -415,16 +317,6 @@ async fn invalid(order: &mut Order) -> Failure {
         Some(error) => Failure::Unfit(format!("the CA has given the order up: {error}")),
         None => Failure::Unfit("the CA has given the order up, and does not say why".to_owned()),
     }
-}
-
-async fn look(order: &mut Order) -> Result<(), Failure> {
-    patiently("asking for the order", true, async || order.refresh().await.map(drop)).await
-}
-
-async fn finalize(order: &mut Order, pending: &PendingOrder) -> Result<(), Failure> {
-    let csr =
-        request(pending).map_err(|error| Failure::Unfit(format!("no request could be made: {error}")))?;
-    patiently("finalizing the order", false, async || order.finalize_csr(&csr).await).await
 }
 
 /// The signing request (RFC 2986): the names, no subject, the stored key.
@@ -463,12 +355,8 @@ fn refused_names(failure: Failure) -> Failure {
     let Some(problem) = &refusal.problem else { return failure };
     let names = problem.subproblems.iter().filter_map(|problem| {
         let name = problem.identifier.as_ref()?.authorized(false).to_string();
-        Some((name, problem.detail.clone().unwrap_or_else(|| "refused".to_owned())))
+        Some((name, one_line(problem.detail.as_deref().unwrap_or("refused"), MAX_REFUSAL)))
     });
     let names: Vec<_> = names.collect();
     if names.is_empty() { failure } else { Failure::Names(names) }
-}
-
-fn late(what: &'static str) -> Failure {
-    Failure::of(what, Error::Timeout(None))
 }

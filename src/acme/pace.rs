@@ -4,6 +4,8 @@ use std::collections::{HashMap, VecDeque};
 
 use time::{Duration, OffsetDateTime};
 
+use super::renewal;
+
 /// The most orders at one CA in [`SPAN`]: Let's Encrypt takes 300, and other clients of the account need some as well.
 const ORDERS: usize = 280;
 /// The time that [`ORDERS`] is about.
@@ -19,8 +21,15 @@ pub(super) struct Pace {
 impl Pace {
     /// Counts an order that is made now, or tells when there is room for it.
     pub(super) fn take(&mut self, directory: &str, now: OffsetDateTime) -> Result<(), OffsetDateTime> {
-        if let Some(until) = self.paused.get(directory).filter(|until| now < **until) {
-            return Err(*until);
+        self.room(directory, now)?;
+        self.made.entry(directory.to_owned()).or_default().push_back(now);
+        Ok(())
+    }
+
+    /// Whether an order may be made now, or when.
+    pub(super) fn room(&mut self, directory: &str, now: OffsetDateTime) -> Result<(), OffsetDateTime> {
+        if let Some(until) = renewal::waits(self.paused.get(directory).copied(), now) {
+            return Err(until);
         }
         let made = self.made.entry(directory.to_owned()).or_default();
         // What lies ahead is left from a clock that jumped back.
@@ -28,7 +37,6 @@ impl Pace {
         if made.len() >= ORDERS {
             return Err(made.front().map_or(now, |first| *first) + SPAN);
         }
-        made.push_back(now);
         Ok(())
     }
 
@@ -85,5 +93,7 @@ mod tests {
             pace.recall("other", T0 + Duration::days(400));
         }
         assert_eq!(pace.take("other", T0), Ok(()));
+        pace.pause("ca", T0 + Duration::days(400));
+        assert_eq!(pace.take("ca", T0), Ok(()), "no CA asks for that");
     }
 }

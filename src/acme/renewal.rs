@@ -12,6 +12,8 @@ const POLL: (Duration, Duration) = (Duration::minutes(1), Duration::days(1));
 /// The waits between failures; the last one repeats.
 const LADDER: [Duration; 4] =
     [Duration::minutes(1), Duration::minutes(10), Duration::minutes(100), Duration::days(1)];
+/// The longest wait that is ever noted: the ladder's last step with its jitter. One beyond it is left from a clock that was wrong.
+const LONGEST: Duration = Duration::hours(30);
 /// The shares of a life at whose end an alarm is due.
 const ALARMS: [i32; 3] = [20, 6, 3];
 
@@ -30,6 +32,10 @@ pub struct Subject<'a> {
     pub revoked: bool,
     /// The window that the CA suggests (RFC 9773), as it came.
     pub window: Option<Window>,
+    /// When the certificate was obtained.
+    pub issued: OffsetDateTime,
+    /// How many certificates were obtained for these names within the day before `issued`, this one included.
+    pub lately: u32,
 }
 
 /// A suggested window (RFC 9773 section 4.2).
@@ -130,11 +136,15 @@ pub fn retry_at(
     seed: &[u8],
     now: OffsetDateTime,
 ) -> OffsetDateTime {
-    let at = usize::try_from(failures.saturating_sub(1)).unwrap_or(usize::MAX).min(LADDER.len() - 1);
-    let step = LADDER.get(at).copied().unwrap_or(POLL.1);
+    let step = step(failures.max(1));
     let asked = retry_after.and_then(|wait| Duration::try_from(wait).ok()).unwrap_or_default();
     let wait = step.max(asked);
     now + wait + wait * (share(&[seed, &failures.to_le_bytes()]) / 5.0)
+}
+
+/// The end of a wait that is not over. A clock that jumped back makes no wait longer than any that is noted.
+pub fn waits(until: Option<OffsetDateTime>, now: OffsetDateTime) -> Option<OffsetDateTime> {
+    until.filter(|until| now < *until && *until - now <= LONGEST)
 }
 
 /// The alarm that is due for a certificate with that little life left: 3, 6 or 20 for a third, a sixth, a twentieth.
@@ -149,11 +159,19 @@ fn due(subject: &Subject<'_>) -> (OffsetDateTime, Why) {
     let part = if life < SHORT_LIFE { 2 } else { 3 };
     let usable = subject.window.filter(|window| is_usable(*window, subject.not_before, subject.not_after));
     let Some(window) = usable else { return (subject.not_after - life / part, Why::Age) };
-    let moment = moment(subject.leaf, window);
+    // A CA that wants every new certificate renewed at once is obeyed once, and then at the ladder's pace.
+    let moment = moment(subject.leaf, window).max(subject.issued + step(subject.lately.saturating_sub(1)));
     // Only a renewal inside its window is free of the CA's limits, so that a window may lie behind the usual age; but not
     // by more than half of what is left then.
     let last = subject.not_after - life / (2 * part);
     if moment <= last { (moment, Why::Window) } else { (last, Why::Age) }
+}
+
+/// The ladder's step after so many of them; none before the first.
+fn step(count: u32) -> Duration {
+    let Some(at) = count.checked_sub(1) else { return Duration::ZERO };
+    let at = usize::try_from(at).unwrap_or(usize::MAX).min(LADDER.len() - 1);
+    LADDER.get(at).copied().unwrap_or(POLL.1)
 }
 
 fn stamp(window: Window) -> [u8; 16] {
@@ -195,6 +213,8 @@ mod tests {
             names_fit: true,
             revoked: false,
             window: None,
+            issued: T0,
+            lately: 1,
         }
     }
 
@@ -220,6 +240,24 @@ mod tests {
             ("names", Some(Subject { names_fit: false, ..long }), T0, renew(Why::Names)),
             ("revoked", Some(Subject { revoked: true, ..long }), T0, renew(Why::Revoked)),
             ("window in the past", Some(with(window(-3, -1))), T0, renew(Why::Window)),
+            (
+                "a window in the past again",
+                Some(Subject { lately: 2, ..with(window(-3, -1)) }),
+                T0,
+                keep(T0 + Duration::minutes(1), Why::Window),
+            ),
+            (
+                "and again",
+                Some(Subject { lately: 99, ..with(window(-3, -1)) }),
+                T0,
+                keep(days(1), Why::Window),
+            ),
+            (
+                "often, and in its time",
+                Some(Subject { lately: 99, ..with(window(2, 3)) }),
+                days(3),
+                renew(Why::Window),
+            ),
             ("end before start", Some(with(window(61, 59))), T0, keep(days(60), Why::Age)),
             ("an empty window", Some(with(window(59, 59))), T0, keep(days(60), Why::Age)),
             ("wider than life", Some(with(window(-10, 100))), T0, keep(days(60), Why::Age)),
@@ -269,6 +307,16 @@ mod tests {
             assert!(T0 + least <= at && at <= T0 + least * 1.2, "{failures}: {at}");
         }
         assert_ne!(retry_at(1, None, b"a", T0), retry_at(1, None, b"b", T0));
+    }
+
+    #[test]
+    fn a_wait_from_a_clock_that_was_wrong_is_none() {
+        assert_eq!(waits(None, T0), None);
+        assert_eq!(waits(Some(T0), T0), None);
+        assert_eq!(waits(Some(days(1)), T0), Some(days(1)));
+        assert_eq!(waits(Some(days(400)), T0), None);
+        let longest = retry_at(u32::MAX, Some(std::time::Duration::from_hours(24)), b"a", T0);
+        assert_eq!(waits(Some(longest), T0), Some(longest));
     }
 
     #[test]

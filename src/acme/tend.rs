@@ -142,16 +142,18 @@ impl Tending {
             Decision::Keep { until, .. } if !asked => return quiet(until),
             _ => {}
         }
-        if let Some(wait) = record.retry.not_before.filter(|at| now < *at && !asked) {
+        if let Some(wait) = renewal::waits(record.retry.not_before, now).filter(|_| !asked) {
             return quiet(wait);
         }
+        let under =
+            self.common.progress.begin(&self.id, shown(&self.names), "waiting for the orders before it");
         let Ok(_room) = self.common.room.acquire().await else { return quiet(now + TICK) };
         let Some(_lock) = self.lock().await? else { return quiet(now + OTHERS) };
         let record = self.load().await?;
         let usable = self.restore(&record);
         match decide(&record, usable, OffsetDateTime::now_utc()) {
-            Decision::Renew(why) => self.renew(record, why, usable, memory).await,
-            Decision::Keep { .. } if asked => self.renew(record, Why::Asked, usable, memory).await,
+            Decision::Renew(why) => self.renew(record, why, usable, memory, &under).await,
+            Decision::Keep { .. } if asked => self.renew(record, Why::Asked, usable, memory, &under).await,
             Decision::Keep { .. } => quiet(now),
         }
     }
@@ -192,7 +194,7 @@ impl Tending {
 
 /// Whether records stand in the DNS that no order goes on with at once.
 fn has_leftovers(record: &Record) -> bool {
-    let waits = record.retry.not_before.is_some_and(|at| OffsetDateTime::now_utc() < at);
+    let waits = renewal::waits(record.retry.not_before, OffsetDateTime::now_utc()).is_some();
     !record.published.is_empty() && (record.order.is_none() || waits)
 }
 
@@ -207,6 +209,8 @@ pub(super) fn decide(record: &Record, usable: bool, now: OffsetDateTime) -> Deci
     let revoked =
         record.history.iter().any(|event| event.kind == EventKind::Revoked && event.at >= bundle.issued);
     let window = record.ari.as_ref().map(|ari| Window { start: ari.window_start, end: ari.window_end });
+    let obtained = record.history.iter().filter(|event| event.kind == EventKind::Obtained);
+    let lately = obtained.filter(|event| (bundle.issued - event.at).abs() < Duration::DAY).count();
     let subject = Subject {
         leaf: &leaf,
         not_before: bundle.not_before,
@@ -214,6 +218,8 @@ pub(super) fn decide(record: &Record, usable: bool, now: OffsetDateTime) -> Deci
         names_fit: true,
         revoked,
         window,
+        issued: bundle.issued,
+        lately: u32::try_from(lately).unwrap_or(u32::MAX),
     };
     renewal::decide(Some(&subject), now)
 }

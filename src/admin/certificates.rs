@@ -24,6 +24,9 @@ pub struct Certificate {
     pub not_before: Option<String>,
     /// When it ends to be valid.
     pub not_after: Option<String>,
+    /// What is being done about it just now.
+    #[serde(default)]
+    pub doing: Option<Doing>,
     /// When something is to be done about it, and why; None where that is not the edge's work.
     pub next: Option<Next>,
     /// What failed since the last success.
@@ -40,6 +43,15 @@ pub struct Certificate {
     pub explanation: Option<String>,
     /// What happened to it, the oldest first.
     pub history: Vec<Event>,
+}
+
+/// What is being done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Doing {
+    /// In words, as in "waiting for ca.example to sign".
+    pub step: String,
+    /// Since when it has been ordered.
+    pub since: String,
 }
 
 /// What comes next.

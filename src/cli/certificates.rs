@@ -19,15 +19,18 @@ use crate::runtime::inventory;
 
 /// How long a command waits for the edge.
 const PATIENCE: Pause = Pause::from_secs(30);
-/// How long it waits for a CA.
-const CA_PATIENCE: Pause = Pause::from_mins(5);
+/// How long it waits for CAs, of which every step has a deadline of its own.
+const CA_PATIENCE: Pause = Pause::from_hours(1);
+/// How often it looks how far the edge is.
+const LOOK: Pause = Pause::from_millis(500);
 /// The widest column of the list, in characters.
 const WIDEST: usize = 44;
 
 /// `vestibule certs list`
 pub(super) fn list(edge: &RunningEdge) -> Result<(), Failure> {
     let (certificates, note) = known(edge)?;
-    print(&(table(&certificates, OffsetDateTime::now_utc()) + note))
+    let now = OffsetDateTime::now_utc();
+    print(&(table(&by_urgency(certificates, now), now) + note))
 }
 
 /// `vestibule certs show NAME`
@@ -53,10 +56,35 @@ pub(super) fn wish(wish: Wish, name: &str, edge: &RunningEdge) -> Result<(), Fai
         Wish::Revoke => ("revoke", "the revocation of the certificate for"),
     };
     let socket = files::socket(edge)?;
-    let _ = writeln!(io::stderr(), "asking for {doing} {name}; a CA may take a minute …");
+    say(&format!("asking for {doing} {name}; the edge goes on with it where this is interrupted"));
     let target = format!("/v1/certificates/{word}?name={name}");
-    let told: Told = ask(&socket, Method::POST, &target, CA_PATIENCE)?.map_err(Failure::new)?;
+    let told = runtime()?.block_on(watched(&socket, &target, &name)).map_err(Failure::new)?;
     if told.ok { print(&format!("{}\n", told.message)) } else { Err(Failure::new(told.message)) }
+}
+
+/// Asks for something, and says meanwhile how far the edge is with the name's certificate.
+async fn watched(socket: &Path, target: &str, name: &HostPattern) -> Result<Told, ClientError> {
+    let mut asked = std::pin::pin!(client::ask_within(CA_PATIENCE, socket, Method::POST, target));
+    let mut last = None;
+    loop {
+        tokio::select! {
+            told = &mut asked => return told,
+            () = tokio::time::sleep(LOOK) => {}
+        }
+        let known = client::ask::<Certificates>(socket, Method::GET, "/v1/certificates").await;
+        let Certificates { certificates } = known.unwrap_or_default();
+        let own = certificates.into_iter().find(|certificate| certificate.names.contains(&name.to_string()));
+        let step = own.and_then(|own| own.doing).map(|doing| doing.step);
+        if step.is_some() && step != last {
+            say(step.as_deref().unwrap_or_default());
+            last = step;
+        }
+    }
+}
+
+/// One line of progress, which is no result.
+fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{line} …");
 }
 
 /// From the running edge; where none runs, from its store.
@@ -81,9 +109,12 @@ fn ask<T: DeserializeOwned>(
     target: &str,
     patience: Pause,
 ) -> Result<Result<T, ClientError>, Failure> {
+    Ok(runtime()?.block_on(client::ask_within(patience, socket, method, target)))
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::new(format_args!("cannot begin: {error}")))?;
-    Ok(runtime.block_on(client::ask_within(patience, socket, method, target)))
+    runtime.map_err(|error| Failure::new(format_args!("cannot begin: {error}")))
 }
 
 fn is_for(certificate: &Certificate, name: &HostPattern) -> bool {
@@ -91,6 +122,16 @@ fn is_for(certificate: &Certificate, name: &HostPattern) -> bool {
     patterns
         .into_iter()
         .any(|own| own == *name || matches!(name, HostPattern::Exact(host) if own.matches(host)))
+}
+
+/// What is wrong first, then what ends first; else as the file has them.
+fn by_urgency(mut certificates: Vec<Certificate>, now: OffsetDateTime) -> Vec<Certificate> {
+    certificates.sort_by_key(|each| {
+        let ends = moment(each.not_after.as_deref());
+        let is_well = each.failure.is_none() && ends.is_some_and(|at| now < at);
+        (is_well, ends)
+    });
+    certificates
 }
 
 /// One line a certificate, one more for what is wrong with it, and a last one that counts.
@@ -129,11 +170,19 @@ fn columns(certificate: &Certificate, now: OffsetDateTime) -> [String; 4] {
     };
     let expires = certificate.not_after.as_deref().map(|at| dated(at, now)).unwrap_or_default();
     let next = match (&certificate.next, certificate.source.as_str()) {
+        _ if certificate.doing.is_some() => doing(certificate, now).unwrap_or_default(),
         (Some(next), _) => format!("{}: {}", relative(&next.at, now), next.why),
         (None, "files") => "when its files change".to_owned(),
         (None, _) => "now".to_owned(),
     };
     [names, issuer.to_owned(), expires, next]
+}
+
+/// What is being done, and for how long it has been.
+fn doing(certificate: &Certificate, now: OffsetDateTime) -> Option<String> {
+    let doing = certificate.doing.as_ref()?;
+    let since = moment(Some(&doing.since)).map_or(Duration::ZERO, |since| (now - since).max(Duration::ZERO));
+    Some(format!("being ordered for {}: {}", long(since), doing.step))
 }
 
 fn trouble(certificate: &Certificate) -> Option<String> {
@@ -170,6 +219,7 @@ fn page(certificate: &Certificate, now: OffsetDateTime) -> String {
     let imported = if certificate.imported { ", imported" } else { "" };
     line("source", &format!("{}{imported}", certificate.source));
     line("issuer", certificate.issuer.as_deref().unwrap_or("none yet"));
+    line("now", &doing(certificate, now).unwrap_or_default());
     line("serial", certificate.serial.as_deref().unwrap_or_default());
     line("valid from", &certificate.not_before.as_deref().map(|at| dated(at, now)).unwrap_or_default());
     line("expires", &certificate.not_after.as_deref().map(|at| dated(at, now)).unwrap_or_default());
@@ -205,13 +255,17 @@ fn dated(at: &str, now: OffsetDateTime) -> String {
 fn relative(at: &str, now: OffsetDateTime) -> String {
     let Some(moment) = moment(Some(at)) else { return at.to_owned() };
     let away = (moment - now).abs();
-    let amount = match away {
-        _ if away >= Duration::days(2) => format!("{} days", away.whole_days()),
-        _ if away >= Duration::hours(2) => format!("{} hours", away.whole_hours()),
-        _ if away >= Duration::minutes(2) => format!("{} minutes", away.whole_minutes()),
-        _ => format!("{} seconds", away.whole_seconds()),
-    };
+    let amount = long(away);
     if moment < now { format!("{amount} ago") } else { format!("in {amount}") }
+}
+
+fn long(time: Duration) -> String {
+    match time {
+        _ if time >= Duration::days(2) => format!("{} days", time.whole_days()),
+        _ if time >= Duration::hours(2) => format!("{} hours", time.whole_hours()),
+        _ if time >= Duration::minutes(2) => format!("{} minutes", time.whole_minutes()),
+        _ => format!("{} seconds", time.whole_seconds()),
+    }
 }
 
 fn moment(text: Option<&str>) -> Option<OffsetDateTime> {
@@ -221,7 +275,7 @@ fn moment(text: Option<&str>) -> Option<OffsetDateTime> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::certificates::{Event, Failure as Failed, Next};
+    use crate::admin::certificates::{Doing, Event, Failure as Failed, Next};
 
     const NOW: OffsetDateTime = time::macros::datetime!(2026-12-01 12:00 UTC);
 
@@ -278,6 +332,32 @@ c.example           Corp CA           2026-11-28, 3 days ago  when its files cha
 ";
         assert_eq!(table(&[good(), bad(), files], NOW), expected);
         assert!(table(&[good()], NOW).ends_with("\n1 certificate: all in order\n"));
+    }
+
+    #[test]
+    fn what_is_wrong_is_listed_first_and_then_what_ends_first() {
+        let named = |name: &str, own: Certificate| Certificate { names: vec![name.into()], ..own };
+        let ending = |at: &str| Certificate { not_after: Some(at.into()), ..good() };
+        let failing = Certificate { failure: bad().failure, ..ending("2027-01-05T00:00:00Z") };
+        let all = vec![
+            named("late", good()),
+            named("early", ending("2026-12-20T00:00:00Z")),
+            named("failing", failing),
+            named("expired", ending("2026-11-30T00:00:00Z")),
+            named("missing", bad()),
+        ];
+        let order: Vec<_> = by_urgency(all, NOW).into_iter().map(|each| each.names.concat()).collect();
+        assert_eq!(order, ["missing", "expired", "failing", "early", "late"]);
+    }
+
+    #[test]
+    fn an_order_is_listed_with_how_far_it_is() {
+        let doing =
+            Doing { step: "waiting for ca.example to sign".into(), since: "2026-12-01T11:59:48Z".into() };
+        let ordered = Certificate { doing: Some(doing), failure: None, ..bad() };
+        let expected = "being ordered for 12 seconds: waiting for ca.example to sign\n";
+        assert!(table(std::slice::from_ref(&ordered), NOW).contains(&format!("  {expected}")));
+        assert!(page(&ordered, NOW).contains(&format!("\nnow           {expected}")));
     }
 
     #[test]

@@ -8,23 +8,30 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::acme;
 use crate::acme::command::Command;
+use crate::acme::progress::Progress;
 use crate::acme::renewal::Decision;
 use crate::acme::store::{self, EventKind, Record, RecordId, StoreError, look, sets};
-use crate::admin::certificates::{Certificate, Certificates, Event, Failure, Next, Told, Wish};
+use crate::admin::certificates::{Certificate, Certificates, Doing, Event, Failure, Next, Told, Wish};
 use crate::config::model::{self, Config};
 use crate::name::HostPattern;
 use crate::snapshot::Snapshot;
 use crate::tls::InUse;
 
 /// Every certificate of a running configuration. Reads the disk.
-pub(super) fn running(snapshot: &Snapshot) -> Certificates {
+pub(super) fn running(snapshot: &Snapshot, progress: &Progress) -> Certificates {
     let store = &snapshot.config.store.path;
     let sites = snapshot.config.sites.iter().zip(snapshot.all_tls());
     let each = sites.flat_map(|(site, tls)| tls.in_use().into_iter().map(move |in_use| (site, in_use)));
     let certificates = each.map(|(site, in_use)| {
         let stored = site.certificate == model::Certificate::Acme;
-        let record = if stored { look(store, &RecordId::of(&in_use.names)).ok().flatten() } else { None };
-        certificate(source(site), in_use, record)
+        let id = stored.then(|| RecordId::of(&in_use.names));
+        let record = id.as_ref().and_then(|id| look(store, id).ok().flatten());
+        let doing = id.as_ref().and_then(|id| progress.of(id));
+        let doing = doing.map(|doing| Doing { step: doing.step, since: text(doing.since) });
+        let held = id.and_then(|id| progress.held(&id)).filter(|until| OffsetDateTime::now_utc() < *until);
+        let held = held.map(|until| Next { at: text(until), why: "the CA's limits".to_owned() });
+        let known = certificate(source(site), in_use, record);
+        Certificate { doing, next: held.or(known.next.clone()), ..known }
     });
     Certificates { certificates: certificates.collect() }
 }
@@ -147,7 +154,7 @@ fn with_record(plain: Certificate, record: Record) -> Certificate {
 /// When the next order is due, and why. A try that a person asked for and that failed puts nothing forward.
 fn next(record: &Record) -> (OffsetDateTime, String) {
     let (now, retry) = (OffsetDateTime::now_utc(), &record.retry);
-    match (acme::due(record, now), retry.not_before.filter(|at| retry.failures > 0 && now < *at)) {
+    match (acme::due(record, now), acme::waits(record, now).filter(|_| retry.failures > 0)) {
         (Decision::Keep { until, why }, _) => (until, why.text().to_owned()),
         (Decision::Renew(_), Some(at)) => (at, format!("the try after {} that failed", retry.failures)),
         (Decision::Renew(why), None) => (now, why.text().to_owned()),

@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::inventory;
+use crate::acme::progress::Progress;
 use crate::admin::certificates::{Certificate, Certificates};
 use crate::observe::access::Access;
 use crate::observe::metrics::{Dialect, Durations, Labels, Metrics, Process, Reading, RouteSum, Text};
@@ -23,6 +24,7 @@ pub(super) struct Scraped {
     live: Live,
     access: Access,
     started: OffsetDateTime,
+    progress: Progress,
     certificates: Arc<Mutex<Option<Known>>>,
 }
 
@@ -51,9 +53,15 @@ impl Reloads {
 }
 
 impl Scraped {
-    pub(super) fn new(metrics: Metrics, live: Live, access: Access, started: OffsetDateTime) -> Self {
+    pub(super) fn new(
+        metrics: Metrics,
+        live: Live,
+        access: Access,
+        started: OffsetDateTime,
+        progress: Progress,
+    ) -> Self {
         let reloads = Reloads { taken: 0, refused: 0, last_ok: true, last_success: started };
-        Self { reloads, metrics, live, access, started, certificates: Arc::default() }
+        Self { reloads, metrics, live, access, started, progress, certificates: Arc::default() }
     }
 
     /// The text of a scrape. Reads the disk: call it on a thread that may wait.
@@ -79,7 +87,7 @@ impl Scraped {
                 Arc::clone(certificates)
             }
             _ => {
-                let certificates = Arc::new(inventory::running(snapshot));
+                let certificates = Arc::new(inventory::running(snapshot, &self.progress));
                 *known = Some((Instant::now(), snapshot.generation, Arc::clone(&certificates)));
                 certificates
             }

@@ -20,6 +20,7 @@ use super::{certificates, drain, explain, inventory};
 use crate::acme::command::Command;
 use crate::acme::import::Lineages;
 use crate::acme::manager;
+use crate::acme::progress::Progress;
 use crate::admin::listen::{self, Desk, Listener};
 use crate::admin::server::{Server, SocketError};
 use crate::admin::{Ask, Leaving, RowStatus, Status};
@@ -142,6 +143,7 @@ pub(super) struct Edge {
     pub(super) access: Access,
     pub(super) log: log::Log,
     pub(super) commands: mpsc::Sender<Command>,
+    progress: Progress,
     pub(super) scraped: Scraped,
     pub(super) desk: Desk,
     /// What `[admin] listen` asks for.
@@ -190,9 +192,11 @@ impl Edge {
         tokio::spawn(async move { server.run(asking, told).await });
         tokio::spawn(certificates::watch(live.clone()));
         let (commands, told) = mpsc::channel(8);
-        tokio::task::spawn_local(manager::run(live.clone(), Arc::clone(&shared), store, told));
+        let progress = Progress::default();
+        let managing = manager::run(live.clone(), Arc::clone(&shared), store, told, progress.clone());
+        tokio::task::spawn_local(managing);
         let started = OffsetDateTime::now_utc().truncate_to_second();
-        let scraped = Scraped::new(metrics, live.clone(), access.clone(), started);
+        let scraped = Scraped::new(metrics, live.clone(), access.clone(), started, progress.clone());
         let edge = Self {
             origin,
             live,
@@ -202,6 +206,7 @@ impl Edge {
             access,
             log,
             commands,
+            progress,
             scraped,
             desk,
             listener,
@@ -264,8 +269,8 @@ impl Edge {
         match ask {
             Ask::Status(reply) => drop(reply.send(self.status())),
             Ask::Certificates(reply) => {
-                let snapshot = self.live.load();
-                tokio::task::spawn_blocking(move || reply.send(inventory::running(&snapshot)));
+                let (snapshot, progress) = (self.live.load(), self.progress.clone());
+                tokio::task::spawn_blocking(move || reply.send(inventory::running(&snapshot, &progress)));
             }
             Ask::Metrics(dialect, reply) => {
                 let scraped = self.scraped.clone();

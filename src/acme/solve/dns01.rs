@@ -15,6 +15,7 @@ use super::super::account::on_disk;
 use super::super::client::CaError;
 use super::super::failure::Failure;
 use super::super::order::Keep;
+use super::super::progress::Under;
 use super::super::store::{Published, Record, RecordId, Store};
 use super::cloudflare::Cloudflare;
 use super::exec::Exec;
@@ -137,6 +138,7 @@ impl Dns {
         proofs: Vec<(String, String)>,
         record: &mut Record,
         keep: &mut impl Keep,
+        under: &Under,
     ) -> Result<(), Failure> {
         let mut wanted = Vec::new();
         for (domain, value) in proofs {
@@ -151,9 +153,10 @@ impl Dns {
         }
         keep.keep(record).await?;
         for (domain, name, value) in &wanted {
+            under.step(format!("writing the record {}", name.to_ascii()));
             self.provider.add(name, value).await.map_err(failed(domain, "writing the record"))?;
-            tracing::info!(domain, %name, "a challenge's record is written; its name servers are asked for it");
         }
+        under.step("waiting for the name servers to have the records".to_owned());
         self.wait(&wanted).await
     }
 

@@ -39,7 +39,7 @@ use crate::tls::StoreError as FileError;
 use crate::tls::record as file;
 
 /// More than any record takes, in octets.
-const ROOM: usize = 64 * 1024;
+const ROOM: usize = 256 * 1024;
 /// When what a killed process has half written is removed.
 const DRAFT_LIFE: std::time::Duration = std::time::Duration::from_hours(1);
 
@@ -261,7 +261,10 @@ fn lock(path: &Path) -> Result<Option<Lock>, StoreError> {
 /// Since when a record is unused, by its mark, which is made where it is missing or says nothing.
 fn unused_since(mark: &Path, now: OffsetDateTime) -> Result<OffsetDateTime, StoreError> {
     let text = file::read(mark)?.and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default();
-    if let Ok(since) = OffsetDateTime::parse(text.trim(), &Rfc3339) {
+    // One that lies ahead is left from a clock that was wrong.
+    if let Ok(since) = OffsetDateTime::parse(text.trim(), &Rfc3339)
+        && since <= now
+    {
         return Ok(since);
     }
     remove(mark)?;

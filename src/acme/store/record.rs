@@ -10,6 +10,8 @@ use crate::name::HostPattern;
 
 /// The most events that a record remembers.
 const MAX_HISTORY: usize = 50;
+/// The longest detail of an event, in characters.
+const MAX_DETAIL: usize = 1000;
 
 /// Where a record has secrets, as JSON pointers.
 pub(super) const SECRETS: [&str; 2] = ["/bundle/key_pem", "/order/key_pem"];
@@ -57,7 +59,11 @@ impl Record {
 
     /// Remembers that something happened, and forgets what is too long ago.
     pub fn note(&mut self, at: OffsetDateTime, kind: EventKind, detail: impl Into<String>) {
-        self.history.push(Event { at, kind, detail: detail.into() });
+        let mut detail = detail.into();
+        if let Some((end, _)) = detail.char_indices().nth(MAX_DETAIL) {
+            detail.truncate(end);
+        }
+        self.history.push(Event { at, kind, detail });
         let surplus = self.history.len().saturating_sub(MAX_HISTORY);
         self.history.drain(..surplus);
     }
