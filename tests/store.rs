@@ -289,8 +289,7 @@ fn a_process_that_is_killed_leaves_a_whole_record() {
 #[test]
 fn a_full_disk_loses_nothing_and_is_found_beforehand() {
     let folder = TempDir::new().unwrap();
-    let script =
-        format!("mount -t tmpfs -o size=256k none {} && exec \"$0\" \"$@\"", folder.path().display());
+    let script = format!("mount -t tmpfs -o size=1m none {} && exec \"$0\" \"$@\"", folder.path().display());
     let mut command = Command::new("unshare");
     command.args(["-Urm", "sh", "-c", &script]).arg(std::env::current_exe().unwrap());
     let (mut child, lines) = spawn(command, "fill", folder.path());
@@ -371,7 +370,7 @@ fn fill(store: &Store, place: &Path) {
     store.save(&id(), &record("before")).unwrap();
     store.probe().unwrap();
     let ballast = place.join("ballast");
-    assert!(fs::write(&ballast, vec![7; 1 << 20]).is_err());
+    assert!(fs::write(&ballast, vec![7; 4 << 20]).is_err());
     assert!(store.probe().unwrap_err().to_string().contains("No space left"));
     let error = store.save(&id(), &record(&"after".repeat(10_000))).unwrap_err();
     assert!(error.to_string().contains("No space left"), "{error}");

@@ -6,6 +6,7 @@ use time::{Duration, OffsetDateTime};
 
 use super::account::{Ca, on_disk};
 use super::failure::Failure;
+use super::notice::{Notice, What};
 use super::order::{Job, Keep};
 use super::progress::Under;
 use super::renewal::{self, Why};
@@ -209,7 +210,11 @@ impl Tending {
         match self.tls.install(&bundle.chain_pem, bundle.key_pem.expose()) {
             Ok(()) => {
                 let (names, not_after) = (shown(&self.names), watchful::text(bundle.not_after));
-                tracing::info!(certificate = %self.id, names, not_after, ca = bundle.directory, "a certificate was obtained and is in use");
+                tracing::info!(certificate = %self.id, names, not_after = &not_after, ca = bundle.directory, "a certificate was obtained and is in use");
+                let text = format!("a new certificate is in use, valid until {not_after}");
+                let notice = Notice::new(What::Obtained, &self.names, &text);
+                let ca = Some(bundle.directory.clone());
+                self.common.notifier.tell(&Notice { not_after: Some(not_after), ca, ..notice });
             }
             Err(problem) => {
                 tracing::error!(certificate = %self.id, %problem, "a certificate was obtained, and cannot be used");
@@ -245,8 +250,18 @@ impl Tending {
         // The disk's refusal is told, and the record kept in memory.
         let _ = Kept { tending: self, memory }.keep(&record).await;
         let (names, next_try) = (shown(&self.names), watchful::text(at));
-        tracing::warn!(certificate = %self.id, names, %failure, failures, next_try, "no certificate was obtained");
+        tracing::warn!(certificate = %self.id, names, %failure, failures, next_try = &next_try, "no certificate was obtained");
+        self.tell_failure(&record, next_try);
         at
+    }
+
+    fn tell_failure(&self, record: &Record, next_try: String) {
+        let error = record.retry.last_error.clone().unwrap_or_default();
+        let text = format!("no certificate was obtained: {error}");
+        let notice = Notice::new(What::Failed, &self.names, &text);
+        let not_after = record.bundle.as_ref().map(|bundle| watchful::text(bundle.not_after));
+        let (failures, next_try) = (record.retry.failures, Some(next_try));
+        self.common.notifier.tell(&Notice { not_after, failures, next_try, error: Some(error), ..notice });
     }
 
     /// A CA that asks to be left alone is left alone for every name, by the next process too.

@@ -17,6 +17,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient, Problem};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -53,9 +54,16 @@ struct Shared {
 }
 
 struct Idle {
-    authority: String,
+    origin: Origin,
     sender: SendRequest<Full<Bytes>>,
     since: Instant,
+}
+
+/// Who is spoken to, and whether with TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Origin {
+    secure: bool,
+    authority: String,
 }
 
 /// What kept a CA from doing what it was asked.
@@ -91,19 +99,15 @@ impl Client {
 
     /// One request and its whole answer.
     pub(super) async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Response<Bytes>, CaError> {
-        let authority = authority(request.uri());
-        let unreachable = |what: &'static str| {
-            let authority = authority.clone();
-            move |source| CaError::Unreachable { authority, what, source }
-        };
-        let (mut sender, response) = self.send(&authority, request).await?;
+        let origin = Origin::of(request.uri());
+        let (mut sender, response) = self.send(&origin, request).await?;
         let (parts, body) = response.into_parts();
-        let body = within(ANSWER, collect(body)).await.map_err(unreachable("cut its answer short"))?;
+        let body = within(ANSWER, collect(body)).await.map_err(origin.unreachable("cut its answer short"))?;
         if within(Duration::from_millis(1), async { sender.ready().await.map_err(io::Error::other) })
             .await
             .is_ok()
         {
-            self.rest(authority, sender);
+            self.rest(origin, sender);
         }
         Ok(Response::from_parts(parts, body))
     }
@@ -111,15 +115,12 @@ impl Client {
     /// Sends over the resting connection, where there is one; a request that it never took goes over a new one.
     async fn send(
         &self,
-        authority: &str,
+        origin: &Origin,
         request: Request<Full<Bytes>>,
     ) -> Result<(SendRequest<Full<Bytes>>, Response<Incoming>), CaError> {
-        let unreachable = |what: &'static str| {
-            let authority = authority.to_owned();
-            move |source| CaError::Unreachable { authority, what, source }
-        };
+        let unreachable = |what| origin.unreachable(what);
         let mut request = origin_form(request);
-        if let Some(mut sender) = self.rested(authority) {
+        if let Some(mut sender) = self.rested(origin) {
             let sent = within(ANSWER, async { Ok(sender.try_send_request(request).await) }).await;
             match sent.map_err(unreachable("did not answer"))? {
                 Ok(response) => return Ok((sender, response)),
@@ -129,34 +130,30 @@ impl Client {
                 },
             }
         }
-        let mut sender = self.connect(authority).await.map_err(unreachable("cannot be reached"))?;
+        let mut sender = self.connect(origin).await.map_err(unreachable("cannot be reached"))?;
         let sent = async { sender.send_request(request).await.map_err(io::Error::other) };
         let response = within(ANSWER, sent).await.map_err(unreachable("did not answer"))?;
         Ok((sender, response))
     }
 
-    async fn connect(&self, authority: &str) -> io::Result<SendRequest<Full<Bytes>>> {
-        let (host, port) = split(authority);
+    async fn connect(&self, origin: &Origin) -> io::Result<SendRequest<Full<Bytes>>> {
+        let (host, port) = origin.host_and_port();
         let tcp = dial(host, port).await?;
         tcp.set_nodelay(true)?;
-        let tls = within(SETUP, self.0.tls.connect(host, tcp)).await?;
-        let (sender, connection) = http1::handshake(TokioIo::new(tls)).await.map_err(io::Error::other)?;
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection to a CA ended");
-            }
-        });
-        Ok(sender)
+        if !origin.secure {
+            return begin(tcp).await;
+        }
+        begin(within(SETUP, self.0.tls.connect(host, tcp)).await?).await
     }
 
-    fn rested(&self, authority: &str) -> Option<SendRequest<Full<Bytes>>> {
+    fn rested(&self, origin: &Origin) -> Option<SendRequest<Full<Bytes>>> {
         let idle = self.0.idle.lock().unwrap_or_else(PoisonError::into_inner).take()?;
-        let usable = idle.authority == authority && idle.since.elapsed() < REST && !idle.sender.is_closed();
+        let usable = idle.origin == *origin && idle.since.elapsed() < REST && !idle.sender.is_closed();
         usable.then_some(idle.sender)
     }
 
-    fn rest(&self, authority: String, sender: SendRequest<Full<Bytes>>) {
-        let idle = Idle { authority, sender, since: Instant::now() };
+    fn rest(&self, origin: Origin, sender: SendRequest<Full<Bytes>>) {
+        let idle = Idle { origin, sender, since: Instant::now() };
         *self.0.idle.lock().unwrap_or_else(PoisonError::into_inner) = Some(idle);
     }
 
@@ -296,14 +293,39 @@ async fn dial(host: &str, port: u16) -> io::Result<TcpStream> {
     Err(last)
 }
 
-fn authority(uri: &Uri) -> String {
-    uri.authority().map(ToString::to_string).unwrap_or_default()
+async fn begin<IO>(io: IO) -> io::Result<SendRequest<Full<Bytes>>>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (sender, connection) = http1::handshake(TokioIo::new(io)).await.map_err(io::Error::other)?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "a connection ended");
+        }
+    });
+    Ok(sender)
 }
 
-fn split(authority: &str) -> (&str, u16) {
-    let whole = || (authority, 443);
-    let Some((host, port)) = authority.rsplit_once(':') else { return whole() };
-    port.parse().map_or_else(|_| whole(), |port| (host.trim_matches(['[', ']']), port))
+impl Origin {
+    fn of(uri: &Uri) -> Self {
+        Self { secure: uri.scheme_str() != Some("http"), authority: authority(uri) }
+    }
+
+    fn host_and_port(&self) -> (&str, u16) {
+        let usual = if self.secure { 443 } else { 80 };
+        let whole = || (self.authority.trim_matches(['[', ']']), usual);
+        let Some((host, port)) = self.authority.rsplit_once(':') else { return whole() };
+        port.parse().map_or_else(|_| whole(), |port| (host.trim_matches(['[', ']']), port))
+    }
+
+    fn unreachable(&self, what: &'static str) -> impl FnOnce(io::Error) -> CaError + use<> {
+        let authority = self.authority.clone();
+        move |source| CaError::Unreachable { authority, what, source }
+    }
+}
+
+fn authority(uri: &Uri) -> String {
+    uri.authority().map(ToString::to_string).unwrap_or_default()
 }
 
 /// A server is asked for a path, and told its name (RFC 9112 section 3.2.1).
@@ -422,12 +444,14 @@ mod tests {
 
     #[test]
     fn authorities_are_split() {
-        for (authority, expected) in [
-            ("ca.test", ("ca.test", 443)),
-            ("ca.test:14000", ("ca.test", 14000)),
-            ("[::1]:14000", ("::1", 14000)),
+        for (uri, expected) in [
+            ("https://ca.test/dir", ("ca.test", 443)),
+            ("http://hooks/x", ("hooks", 80)),
+            ("https://ca.test:14000/", ("ca.test", 14000)),
+            ("https://[::1]:14000/", ("::1", 14000)),
+            ("https://[2001:db8::ca]/", ("2001:db8::ca", 443)),
         ] {
-            assert_eq!(split(authority), expected);
+            assert_eq!(Origin::of(&uri.parse().unwrap()).host_and_port(), expected);
         }
     }
 }

@@ -15,6 +15,7 @@ use super::account::{Ca, on_disk};
 use super::client::Client;
 use super::command::Command;
 use super::import::Lineages;
+use super::notice::Notifier;
 use super::pace::Pace;
 use super::progress::Progress;
 use super::settings::{CaSettings, Settings};
@@ -135,6 +136,8 @@ pub(super) struct Common {
     pub(super) room: Semaphore,
     pub(super) pace: Rc<RefCell<Pace>>,
     pub(super) progress: Progress,
+    /// Who is told what becomes of certificates.
+    pub(super) notifier: Rc<Notifier>,
 }
 
 struct Manager {
@@ -228,6 +231,7 @@ impl Manager {
             room: Semaphore::new(AT_ONCE),
             pace: Rc::clone(&self.pace),
             progress: self.progress.clone(),
+            notifier: Rc::new(settings.notifier),
         })
     }
 

@@ -14,6 +14,7 @@
 //! - [`renewal`]: when a certificate is renewed, and a failure tried again; pure
 //! - `prove`: the challenges of an order, answered and waited for
 //! - [`progress`]: how far each is that is being obtained
+//! - `notice`: telling a program and a URL what becomes of certificates
 //! - `pace`: how fast orders may be made
 //! - `preflight`: a look of our own at the names, which warns
 //! - `program`: programs of other people's, run to their end
@@ -28,6 +29,7 @@ pub mod command;
 mod failure;
 pub mod import;
 pub mod manager;
+mod notice;
 mod order;
 mod pace;
 mod preflight;
@@ -41,7 +43,7 @@ pub mod store;
 mod tend;
 mod watchful;
 
-use crate::config::model::Dns;
+use crate::config::model::{Acme, Dns};
 
 /// The end of a wait that the record has, where it is not over.
 pub fn waits(record: &store::Record, now: time::OffsetDateTime) -> Option<time::OffsetDateTime> {
@@ -51,6 +53,15 @@ pub fn waits(record: &store::Record, now: time::OffsetDateTime) -> Option<time::
 /// When a certificate is to be renewed as far as is known now, and why.
 pub fn due(record: &store::Record, now: time::OffsetDateTime) -> renewal::Decision {
     tend::decide(record, true, now)
+}
+
+/// Whether the program that is told of certificates could be run, and whether the URL could be read. Reads the disk, and tells
+/// nobody.
+///
+/// # Errors
+/// What is wrong with each, and what to do.
+pub fn check_notices(acme: &Acme) -> (Result<(), String>, Result<(), String>) {
+    notice::check(acme)
 }
 
 /// Whether records of the challenge dns-01 could be written with what the configuration names: the secret, or the program. Reads

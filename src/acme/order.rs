@@ -86,6 +86,7 @@ impl Job<'_> {
         );
         record.order = None;
         record.ari = None;
+        record.alarm = None;
         record.retry = super::store::Retry::default();
         keep.keep(record).await?;
         Ok(alternates)

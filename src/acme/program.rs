@@ -1,5 +1,6 @@
 //! Programs of other people's, run to their end: in a group of their own, with a deadline, and with the end of what they said.
 
+use std::convert::Infallible;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
@@ -50,17 +51,24 @@ impl Program {
         Err(format!("{program} is not a program; make it one with chmod +x"))
     }
 
-    /// Runs it with these arguments behind its own. It has the edge's own user and environment, and nothing to read; once
-    /// the time is up, it is killed with all that it started.
+    /// Runs it with these arguments behind its own, and the input on its stdin. It has the edge's own user and environment;
+    /// once the time is up, it is killed with all that it started.
     ///
     /// # Errors
-    /// It cannot be run, fails, or is killed: the words go behind its path, and end with the end of its stderr.
-    pub(super) async fn run(&self, arguments: &[&str]) -> Result<(), String> {
+    /// It cannot be run, fails, or is killed: the words go behind its path, and end with the end of its stderr. Whether it
+    /// reads the input is its own affair.
+    pub(super) async fn run(&self, arguments: &[&str], input: &[u8]) -> Result<(), String> {
         let mut child = self.start(arguments).map_err(|error| format!("cannot be run: {error}"))?;
         let mut group = Group::of(&child);
-        let stderr = child.stderr.take();
+        let (stdin, stderr) = (child.stdin.take(), child.stderr.take());
         let mut said = Vec::new();
-        let ended = timeout(self.limit, finish(&mut child, stderr, &mut said)).await;
+        let ended = timeout(self.limit, async {
+            tokio::select! {
+                ended = finish(&mut child, stderr, &mut said) => ended,
+                never = feed(stdin, input) => match never {},
+            }
+        })
+        .await;
         let said = shown(&said);
         let Ok(ended) = ended else {
             group.kill();
@@ -86,7 +94,7 @@ impl Program {
         for name in OWN {
             command.env_remove(name);
         }
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
         command.process_group(0).kill_on_drop(true).spawn()
     }
 }
@@ -122,6 +130,14 @@ impl Drop for Group {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Gives it what it may read, and nothing more; it ends with the program.
+async fn feed(stdin: Option<impl AsyncWrite + Unpin>, input: &[u8]) -> Infallible {
+    if let Some(mut stdin) = stdin {
+        let _ = stdin.write_all(input).await;
+    }
+    std::future::pending().await
 }
 
 /// The program's end, and the end of what it said.
@@ -163,14 +179,15 @@ mod tests {
 
     async fn run(script: &str, limit: Duration) -> Result<(), String> {
         let command = ["/bin/sh", "-c", script, "hook"].map(str::to_owned).to_vec();
-        Program::new(command, limit).run(&["one", "two words"]).await
+        Program::new(command, limit).run(&["one", "two words"], "input".repeat(100_000).as_bytes()).await
     }
 
     #[tokio::test]
     async fn it_is_called_as_documented() {
         let limit = Duration::from_secs(20);
-        let right = "test \"$1/$2/$#\" = 'one/two words/2' || exit 1; test -z \"$(cat)\"";
+        let right = "test \"$1/$2/$#\" = 'one/two words/2' || exit 1; test $(wc -c) = 500000";
         assert_eq!(run(right, limit).await, Ok(()));
+        assert_eq!(run("sleep 100 & exit 0", limit).await, Ok(()), "nothing is read");
         assert_eq!(run("yes >&2 & kill $!; echo much; echo more >&2", limit).await, Ok(()));
     }
 
@@ -184,7 +201,7 @@ mod tests {
         assert!(error.ends_with("[1m no zone") && !error.contains(char::is_control), "{error}");
         assert!(error.len() < 4 * SAID);
         let missing = Program::new(vec!["/nowhere/hook".to_owned()], limit);
-        let error = missing.run(&[]).await.unwrap_err();
+        let error = missing.run(&[], b"").await.unwrap_err();
         assert!(error.starts_with("cannot be run: No such file"), "{error}");
     }
 

@@ -147,10 +147,14 @@ pub fn waits(until: Option<OffsetDateTime>, now: OffsetDateTime) -> Option<Offse
     until.filter(|until| now < *until && *until - now <= LONGEST)
 }
 
-/// The alarm that is due for a certificate with that little life left: 3, 6 or 20 for a third, a sixth, a twentieth.
+/// The alarm that is due for a certificate with that little life left: 3, 6 or 20 for a third, a sixth, a twentieth, and 0 at
+/// its end.
 pub fn alarm(not_before: OffsetDateTime, not_after: OffsetDateTime, now: OffsetDateTime) -> Option<i32> {
     let life = not_after - not_before;
     let left = not_after - now;
+    if left <= Duration::ZERO {
+        return Some(0);
+    }
     ALARMS.into_iter().find(|part| left < life / *part)
 }
 
@@ -321,9 +325,16 @@ mod tests {
 
     #[test]
     fn alarms_at_a_third_a_sixth_and_a_twentieth() {
-        for (day, expected) in
-            [(0, None), (60, None), (61, Some(3)), (76, Some(6)), (86, Some(20)), (91, Some(20))]
-        {
+        for (day, expected) in [
+            (0, None),
+            (60, None),
+            (61, Some(3)),
+            (76, Some(6)),
+            (86, Some(20)),
+            (89, Some(20)),
+            (90, Some(0)),
+            (91, Some(0)),
+        ] {
             assert_eq!(alarm(T0, days(90), days(day)), expected, "day {day}");
         }
     }

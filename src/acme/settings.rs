@@ -3,6 +3,7 @@
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
 
 use super::account::Binding;
+use super::notice::Notifier;
 use super::solve::Method;
 use super::solve::dns01::Dns;
 use crate::config::model::{AcmeCa, Challenge, Config, Eab};
@@ -16,6 +17,7 @@ pub(super) struct Settings {
     pub(super) method: Option<Method>,
     pub(super) dns: Option<Dns>,
     pub(super) trust: ClientTls,
+    pub(super) notifier: Notifier,
 }
 
 /// One CA.
@@ -50,7 +52,8 @@ impl Settings {
         });
         let cas = acme.cas.iter().map(CaSettings::of).collect::<Result<_, _>>()?;
         let dns = acme.dns.as_ref().map(|dns| Dns::of(dns).map_err(|why| format!("[acme] dns: {why}")));
-        Ok(Self { cas, email: acme.email.clone(), method, dns: dns.transpose()?, trust })
+        let (email, notifier) = (acme.email.clone(), Notifier::of(acme));
+        Ok(Self { cas, email, method, dns: dns.transpose()?, trust, notifier })
     }
 }
 

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use instant_acme::RevocationRequest;
 use time::{Duration, OffsetDateTime};
@@ -40,8 +41,8 @@ pub(super) struct Memory {
     pub(super) next: Option<OffsetDateTime>,
     /// When the CA may be asked again about renewal, where the record cannot say it.
     pub(super) ask_again: Option<OffsetDateTime>,
-    /// The alarm that was raised last, and for which certificate.
-    alarm: Option<(OffsetDateTime, i32)>,
+    /// Since when the certificate has had very little of its life left.
+    pub(super) low_since: Option<Instant>,
     /// A record that the disk did not take.
     unsaved: Option<Record>,
     /// Whether the names were looked at before an order.
@@ -130,7 +131,7 @@ impl Tending {
             dns01::tidy(self.common.dns.as_ref(), &self.common.store, &self.id).await?;
         }
         let usable = self.restore(&record);
-        watchful::alarm(self, &record, memory);
+        watchful::alarm(self, &record, memory).await?;
         let now = OffsetDateTime::now_utc();
         if usable && self.is_poll_due(&record, memory, now) {
             self.ask_when(memory).await?;
@@ -259,12 +260,5 @@ impl Memory {
     pub(super) fn forget(&mut self) {
         let Self { unsaved, asked, .. } = std::mem::take(self);
         *self = Self { unsaved, asked, ..Self::default() };
-    }
-
-    /// Whether this alarm has not been raised for the certificate that ends then.
-    pub(super) fn is_new_alarm(&mut self, not_after: OffsetDateTime, part: i32) -> bool {
-        let new = self.alarm != Some((not_after, part));
-        self.alarm = Some((not_after, part));
-        new
     }
 }

@@ -1,40 +1,67 @@
 //! Saying that a certificate's end comes near while nothing newer is there.
 
 use std::cell::RefCell;
+use std::time::{Duration, Instant};
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::failure::Failure;
+use super::notice::{Notice, What};
+use super::order::Keep;
 use super::renewal;
-use super::store::Record;
-use super::tend::{Memory, Tending, shown};
+use super::store::{Alarm, Bundle, Record};
+use super::tend::{Kept, Memory, Tending, shown};
 
-/// Raises each alarm once for each certificate: with a third, a sixth and a twentieth of its life left, where a renewal has
-/// failed, and at its end.
-pub(super) fn alarm(tending: &Tending, record: &Record, memory: &RefCell<Memory>) {
-    let Some(bundle) = &record.bundle else { return };
-    let now = OffsetDateTime::now_utc();
-    let Some(part) = renewal::alarm(bundle.not_before, bundle.not_after, now) else { return };
-    if record.retry.failures == 0 || !memory.borrow_mut().is_new_alarm(bundle.not_after, part) {
-        return;
+/// How long a certificate with a twentieth of its life left, or none, may wait for its first attempt without an alarm: it may
+/// have grown old while no edge ran.
+const LEFT_ALONE: Duration = Duration::from_mins(10);
+
+/// Raises each alarm once for each certificate, whoever runs and however often: with a third, a sixth and a twentieth of its
+/// life left, where a renewal has failed, and at its end.
+pub(super) async fn alarm(
+    tending: &Tending,
+    record: &Record,
+    memory: &RefCell<Memory>,
+) -> Result<(), Failure> {
+    if due(record, memory).is_none() {
+        return Ok(());
     }
-    let why = record.retry.last_error.as_deref().unwrap_or_default();
+    // Whoever has the lock may be about to end the trouble.
+    let Some(_lock) = tending.lock().await? else { return Ok(()) };
+    let mut record = tending.load().await?;
+    let (Some(due), Some(bundle)) = (due(&record, memory), record.bundle.clone()) else { return Ok(()) };
+    record.alarm = Some(due);
+    // The disk's refusal is told; the alarm may then be raised again.
+    let _ = Kept { tending, memory }.keep(&record).await;
+    tell(tending, &record, &bundle, due.part);
+    Ok(())
+}
+
+/// The alarm that is to be raised now.
+fn due(record: &Record, memory: &RefCell<Memory>) -> Option<Alarm> {
+    let bundle = record.bundle.as_ref()?;
+    let part = renewal::alarm(bundle.not_before, bundle.not_after, OffsetDateTime::now_utc())?;
+    let is_low = matches!(part, 0 | 20);
+    let low = || memory.borrow_mut().low_since.get_or_insert_with(Instant::now).elapsed();
+    let is_stuck = is_low && low() > LEFT_ALONE;
+    let alarm = Alarm { not_after: bundle.not_after, part };
+    ((record.retry.failures > 0 || is_stuck) && record.alarm != Some(alarm)).then_some(alarm)
+}
+
+fn tell(tending: &Tending, record: &Record, bundle: &Bundle, part: i32) {
     let (names, not_after) = (shown(&tending.names), text(bundle.not_after));
-    if now >= bundle.not_after {
-        tracing::error!(
-            names,
-            not_after,
-            why,
-            "a certificate has expired and is still served: renewing fails"
-        );
-    } else {
-        tracing::error!(
-            names,
-            not_after,
-            why,
-            "less than 1/{part} of a certificate's life is left: renewing fails"
-        );
-    }
+    let why = record.retry.last_error.clone().unwrap_or_else(|| "no attempt could be made".to_owned());
+    let said = match part {
+        0 => "a certificate has expired and is still served: renewing fails".to_owned(),
+        part => format!("less than 1/{part} of a certificate's life is left: renewing fails"),
+    };
+    tracing::error!(names, not_after = &not_after, why, "{said}");
+    let notice = Notice::new(What::Expiring, &tending.names, &format!("{said}: {why}"));
+    let next_try = renewal::waits(record.retry.not_before, OffsetDateTime::now_utc()).map(text);
+    let (failures, ca) = (record.retry.failures, Some(bundle.directory.clone()));
+    let (not_after, error) = (Some(not_after), Some(why));
+    tending.common.notifier.tell(&Notice { not_after, ca, error, failures, next_try, ..notice });
 }
 
 /// A moment, as logs have it.

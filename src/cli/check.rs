@@ -9,7 +9,7 @@ use crate::acme::store::{self, Seal};
 use crate::addr::{Gate, Source};
 use crate::config::model::{
     Action, Bind, Certificate, Config, DnsProvider, FileCache, Files, Kind, Place, Rate, Route, Row, RowId,
-    Secret, Serve, Site,
+    Secret, Serve, Site, Webhook,
 };
 use crate::config::problem::{Problem, Problems, render};
 use crate::config::{self, Loaded, show_duration};
@@ -64,8 +64,16 @@ fn secrets(config: &Config) -> Vec<Problem> {
         };
         Some(Problem::new(place, acme::check_dns(dns).err()?, ""))
     });
+    let (hook, webhook) = acme::check_notices(&config.acme);
+    let place = |key: &str| Place { path: format!("acme.{key}"), ..Place::default() };
+    let webhook_at = match &config.acme.webhook {
+        Some(Webhook::Secret(secret)) => secret.place.clone(),
+        _ => place("webhook"),
+    };
+    let notices = [(hook, place("hook")), (webhook, webhook_at)];
+    let notices = notices.into_iter().filter_map(|(end, place)| Some(Problem::new(place, end.err()?, "")));
     let bindings = config.acme.cas.iter().filter_map(|ca| ca.eab.as_ref());
-    key.chain(bindings.filter_map(|eab| wrong(&eab.hmac, &|_| Ok(())))).chain(dns).collect()
+    key.chain(bindings.filter_map(|eab| wrong(&eab.hmac, &|_| Ok(())))).chain(dns).chain(notices).collect()
 }
 
 /// A store that would not outlive the machine or the container.

@@ -462,6 +462,8 @@ mod tests {
                 dns: None,
                 ca_root: None,
                 import: None,
+                hook: None,
+                webhook: None,
             },
             client_address: None,
             limits: Limits {

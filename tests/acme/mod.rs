@@ -6,6 +6,7 @@ mod command;
 mod dns;
 mod faults;
 mod named;
+mod notices;
 mod obtain;
 mod pebble;
 mod proxy;

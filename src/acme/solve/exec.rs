@@ -21,7 +21,7 @@ impl Exec {
 
     pub(super) async fn run(&self, action: &str, name: &Name, value: &str) -> Result<(), Trouble> {
         let name = name.to_ascii();
-        let ended = self.0.run(&[action, &name, value]).await;
+        let ended = self.0.run(&[action, &name, value], b"").await;
         ended.map_err(|what| Trouble::Hook { program: self.0.path().to_owned(), name, what })
     }
 }

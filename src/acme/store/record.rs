@@ -38,6 +38,9 @@ pub struct Record {
     /// What failed since the last success.
     #[serde(default)]
     pub retry: Retry,
+    /// The alarm that was raised last.
+    #[serde(default)]
+    pub alarm: Option<Alarm>,
     /// What happened, the oldest first.
     #[serde(default)]
     pub history: Vec<Event>,
@@ -53,6 +56,7 @@ impl Record {
             published: Vec::new(),
             ari: None,
             retry: Retry::default(),
+            alarm: None,
             history: Vec::new(),
         }
     }
@@ -170,6 +174,16 @@ pub struct Retry {
     /// Whether the CA's staging directory issued since the last failure.
     #[serde(default)]
     pub staging_ok: bool,
+}
+
+/// An alarm about a certificate's end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alarm {
+    /// When the certificate ends to be valid.
+    #[serde(with = "rfc3339")]
+    pub not_after: OffsetDateTime,
+    /// 3, 6 or 20 for a third, a sixth, a twentieth of its life; 0 for its end.
+    pub part: i32,
 }
 
 /// A CA's Retry-After (RFC 9110 section 10.2.3).

@@ -76,6 +76,41 @@ pub struct Acme {
     pub ca_root: Option<PathBuf>,
     /// Certbot's directory, whose certificates are taken over where the store has none.
     pub import: Option<PathBuf>,
+    /// The program that is told what becomes of certificates, and its first arguments.
+    pub hook: Option<Vec<String>>,
+    /// The URL that is told the same.
+    pub webhook: Option<Webhook>,
+}
+
+/// A URL that is posted to. Many have a secret in them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Webhook {
+    /// It stands in the configuration.
+    Url(String),
+    /// It stands elsewhere.
+    Secret(Secret),
+}
+
+impl Webhook {
+    /// The URL, now. The error says what to do, and shows nothing of it.
+    pub fn read(&self) -> Result<String, String> {
+        let secret = match self {
+            Self::Url(url) => return Ok(url.clone()),
+            Self::Secret(secret) => secret,
+        };
+        let text = String::from_utf8(secret.read()?).unwrap_or_default();
+        Some(text.trim()).filter(|text| is_web_url(text)).map(str::to_owned).ok_or_else(|| {
+            "the secret is not a URL, as in https://hooks.example.com/…, and nothing else".to_owned()
+        })
+    }
+}
+
+/// Whether a text is a URL that can be posted to. One with a password in it is none.
+pub fn is_web_url(text: &str) -> bool {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let host = rest.and_then(|rest| rest.split(['/', '?', '#']).next());
+    let plain = text.chars().all(|c| c.is_ascii_graphic()) && !text.contains('#');
+    plain && host.is_some_and(|host| !host.is_empty() && !host.starts_with(':') && !host.contains('@'))
 }
 
 /// A CA that speaks ACME (RFC 8555).

@@ -2,12 +2,16 @@
 
 use std::path::PathBuf;
 
-use super::super::model::{Acme, AcmeCa, Challenge, Eab, Secret, SecretSource};
+use super::super::model::{Acme, AcmeCa, Challenge, Eab, Secret, SecretSource, Webhook, is_web_url};
 use super::super::raw::{Table, Value, did_you_mean};
 use super::{Home, dns};
 
 /// Where certbot keeps its certificates.
 const CERTBOT: &str = "/etc/letsencrypt";
+/// A part of a URL that is so long, with letters and figures, is a token.
+const TOKEN: usize = 20;
+const WEBHOOK_HELP: &str =
+    "this URL has a token in it: write { file = \"/run/secrets/…\" } or { env = \"NAME\" } in its place";
 const ZEROSSL: &str = "zerossl";
 /// The CAs that have names: their directories, and those that issue for trying.
 static NAMED: &[(&str, &str, Option<&str>)] = &[
@@ -32,6 +36,8 @@ pub(super) fn read(root: &Table<'_>, home: &Home<'_>) -> Acme {
         dns: table.table("dns").and_then(|table| dns::read(&table, home)),
         ca_root: table.get("ca_root").and_then(|value| home.path(&value)),
         import: import(&table, home),
+        hook: table.get("hook").and_then(|value| program(&value, home, "/etc/vestibule/on-cert")),
+        webhook: table.get("webhook").and_then(|value| webhook(&value, home)),
     }
 }
 
@@ -60,6 +66,47 @@ pub(super) fn secret(value: &Value<'_>, home: &Home<'_>) -> Option<Secret> {
         }
     };
     Some(Secret { source, place })
+}
+
+/// A program and its first arguments.
+pub(super) fn program(value: &Value<'_>, home: &Home<'_>, example: &str) -> Option<Vec<String>> {
+    let words: Option<Vec<&str>> = value.items()?.iter().map(Value::text).collect();
+    let words = words?;
+    let Some((program, arguments)) = words.split_first().filter(|(program, _)| !program.is_empty()) else {
+        value.refuse("the program is missing", format!("write its path, as in [\"{example}\"]"));
+        return None;
+    };
+    if words.iter().any(|word| word.contains('\0')) {
+        value.refuse("no argument of a program can have a NUL in it", "");
+        return None;
+    }
+    let program = home.resolve(program).to_string_lossy().into_owned();
+    Some(std::iter::once(program).chain(arguments.iter().map(ToString::to_string)).collect())
+}
+
+fn webhook(value: &Value<'_>, home: &Home<'_>) -> Option<Webhook> {
+    if value.node.is_table() {
+        return secret(value, home).map(Webhook::Secret);
+    }
+    let Some(text) = value.node.as_str() else {
+        value.mismatch();
+        return None;
+    };
+    if !is_web_url(text) {
+        let help = "write it as in \"https://hooks.example.com/certificates\", without a user or a password";
+        value.refuse("this is not a URL that can be posted to", help);
+        return None;
+    }
+    if text.split(['/', '?', '&', '=']).any(is_token) {
+        value.report.secret(&value.place, WEBHOOK_HELP);
+        return None;
+    }
+    Some(Webhook::Url(text.to_owned()))
+}
+
+fn is_token(part: &str) -> bool {
+    let has = |kind: fn(&char) -> bool| part.chars().any(|c| kind(&c));
+    part.len() >= TOKEN && has(char::is_ascii_digit) && has(char::is_ascii_alphabetic) && !part.contains('.')
 }
 
 fn variable(value: &Value<'_>) -> Option<String> {
@@ -97,6 +144,10 @@ fn email(value: &Value<'_>) -> Option<String> {
 fn ca(table: &Table<'_>, home: &Home<'_>) -> AcmeCa {
     let typed = table.get("directory");
     let (name, directory, staging) = typed.as_ref().and_then(directory).unwrap_or_else(letsencrypt);
+    let staging = match table.get("staging") {
+        Some(value) => rehearsal(&value),
+        None => staging,
+    };
     let eab = table.table("eab").and_then(|table| eab(&table, home));
     if let (true, true, Some(value)) = (name == ZEROSSL, table.lacks("eab"), &typed) {
         let help = "add eab = { key_id = \"…\", hmac = { file = \"…\" } }, as its site gives them";
@@ -152,6 +203,26 @@ fn directory(value: &Value<'_>) -> Option<Directory> {
         )
     };
     value.refuse(message, help);
+    None
+}
+
+/// Where a CA is tried first after a failure.
+fn rehearsal(value: &Value<'_>) -> Option<String> {
+    if value.flag() == Some(false) {
+        return None;
+    }
+    let Some(text) = value.node.as_str() else {
+        value.mismatch();
+        return None;
+    };
+    let (_, url, _) = directory(value)?;
+    if url == text || text == "letsencrypt-staging" {
+        return Some(url);
+    }
+    value.refuse(
+        format!("{text:?} is no place to try without consequences"),
+        "write the URL of its directory, or false",
+    );
     None
 }
 

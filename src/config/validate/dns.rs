@@ -52,18 +52,7 @@ fn rfc2136(table: &Table<'_>, home: &Home<'_>) -> Option<DnsProvider> {
 fn exec(table: &Table<'_>, home: &Home<'_>) -> Option<DnsProvider> {
     let timeout = table.duration("timeout");
     let value = wanted(table, "command", "write command = [\"/etc/vestibule/dns-hook\"]")?;
-    let words: Option<Vec<&str>> = value.items()?.iter().map(Value::text).collect();
-    let words = words?;
-    let Some((program, arguments)) = words.split_first().filter(|(program, _)| !program.is_empty()) else {
-        value.refuse("the program is missing", "write its path, as in [\"/etc/vestibule/dns-hook\"]");
-        return None;
-    };
-    if words.iter().any(|word| word.contains('\0')) {
-        value.refuse("no argument of a program can have a NUL in it", "");
-        return None;
-    }
-    let program = home.resolve(program).to_string_lossy().into_owned();
-    let command = std::iter::once(program).chain(arguments.iter().map(ToString::to_string)).collect();
+    let command = acme::program(&value, home, "/etc/vestibule/dns-hook")?;
     Some(DnsProvider::Exec { command, timeout: timeout? })
 }
 

@@ -11,6 +11,7 @@ pub static ACME: Table = Table {
     keys: &[
         key("email", Text("ops@example.com"), Nothing, "Whom the CA may write to"),
         DIRECTORY,
+        STAGING,
         PROFILE,
         PREFERRED_CHAIN,
         key(
@@ -34,6 +35,19 @@ pub static ACME: Table = Table {
             "Certbot's directory: what fits is taken over where the store has nothing",
         ),
         key("dns", Kind::Table(&DNS), Nothing, "Where records for the challenge dns-01 are written"),
+        key(
+            "hook",
+            Texts("/etc/vestibule/on-cert"),
+            Nothing,
+            "A program that is told what becomes of certificates: `obtained`, `failed` or `expiring`, and the names, behind its \
+             own arguments; JSON on its standard input",
+        ),
+        key(
+            "webhook",
+            Either("a URL, or a table, as in { file = \"/run/secrets/webhook\" }"),
+            Nothing,
+            "A URL that the same JSON is posted to",
+        ),
     ],
 };
 
@@ -91,6 +105,7 @@ pub static FALLBACK: Table = Table {
     doc: "Another CA",
     keys: &[
         Key { absent: Wrong, ..DIRECTORY },
+        STAGING,
         PROFILE,
         PREFERRED_CHAIN,
         key("eab", Kind::Table(&EAB), Nothing, "The account at the CA that the new one belongs to"),
@@ -128,6 +143,12 @@ const DIRECTORY: Key = key(
     Either("\"letsencrypt\", \"letsencrypt-staging\", \"zerossl\" or the URL of a CA's directory"),
     Is("letsencrypt"),
     "The CA",
+);
+const STAGING: Key = key(
+    "staging",
+    Either("the URL of a directory, or false"),
+    Nothing,
+    "Where it is tried first after a failure, without consequences; Let's Encrypt has one of its own",
 );
 const PROFILE: Key = key(
     "profile",
