@@ -16,6 +16,12 @@ pub enum Fault {
     /// The client's address is not allowed here.
     #[error("the client's address is not allowed here")]
     Forbidden,
+    /// The route asks for a password, and the right one was not said.
+    #[error("a password is asked for, and the right one was not said")]
+    Stranger {
+        /// `WWW-Authenticate`.
+        challenge: String,
+    },
     /// More requests than the route's or the site's `rate` lets pass.
     #[error("more requests than `rate` lets pass")]
     TooMany {
@@ -117,6 +123,7 @@ impl Fault {
         match self {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::Stranger { .. } => StatusCode::UNAUTHORIZED,
             Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::NoRoute | Self::NoFile => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed | Self::ReadOnly => StatusCode::METHOD_NOT_ALLOWED,
@@ -165,6 +172,7 @@ impl Fault {
         match self {
             Self::BadRequest(_) => "bad_request",
             Self::Forbidden => "forbidden",
+            Self::Stranger { .. } => "password",
             Self::TooMany { .. } => "rate",
             Self::NoRoute => "no_route",
             Self::NoFile => "no_file",

@@ -2,8 +2,8 @@
 //!
 //! # Rooms
 //! Imports flow one way, and a test holds it:
-//! `cli → runtime → {admin, http, acme} → lobby → snapshot → route → {upstream, files} → {tls, limit, net} → wire →
-//! config::model → {name, addr, fault}`. `observe` is a leaf that all may use. `config::raw` is seen by `config` alone.
+//! `cli → runtime → {admin, http, acme} → lobby → snapshot → route → {upstream, files, auth} → {tls, limit, net} → wire →
+//! config::model → {name, addr, password, fault}`. `observe` is a leaf that all may use. `config::raw` is seen by `config` alone.
 //!
 //! | room | what is in it |
 //! |---|---|
@@ -16,12 +16,13 @@
 //! | [`snapshot`] | the running configuration, frozen, behind one pointer |
 //! | [`route`] | from a host and a path to a site and a route |
 //! | [`files`] | directories whose files are served, and what upstreams hand over by X-Accel-Redirect |
+//! | [`auth`] | passwords that are asked for at the edge |
 //! | [`upstream`] | targets, pools, dialing, and one request's call |
 //! | [`tls`] | policy, handshakes, certificates, tickets |
 //! | [`limit`], [`net`] | counted connections, rates; listening, accepting, the PROXY protocol |
 //! | [`wire`] | HTTP/1.1's heads, framing and chunks, as both sides of the edge speak it |
 //! | [`config`] | what was typed, what is wrong with it, and what is true |
-//! | [`name`], [`addr`], [`fault`] | hosts, addresses and their permits, every bad end |
+//! | [`name`], [`addr`], [`password`], [`fault`] | hosts, addresses and their permits, stored passwords, every bad end |
 //! | [`observe`] | the log, the access lines, and what the workers count |
 //!
 //! # A request's way
@@ -53,6 +54,7 @@
 pub mod acme;
 pub mod addr;
 pub mod admin;
+pub mod auth;
 pub mod cli;
 pub mod config;
 pub mod fault;
@@ -63,6 +65,7 @@ pub mod lobby;
 pub mod name;
 pub mod net;
 pub mod observe;
+pub mod password;
 pub mod route;
 pub mod runtime;
 pub mod snapshot;

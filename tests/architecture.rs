@@ -13,11 +13,11 @@ const ROWS: &[&[&str]] = &[
     &["lobby"],
     &["snapshot"],
     &["route"],
-    &["upstream", "files"],
+    &["upstream", "files", "auth"],
     &["tls", "limit", "net"],
     &["wire"],
     &["config"],
-    &["name", "addr", "fault"],
+    &["name", "addr", "password", "fault"],
 ];
 
 #[test]

@@ -241,7 +241,8 @@ fn route(route: &Route) -> [String; 3] {
     };
     let own = route.policy.rate.as_ref().filter(|limited| limited.route.is_some());
     let rate = own.map(|limited| format!(", {}", rate(&limited.rate))).unwrap_or_default();
-    [route.path.to_string(), gate(&route.gate), format!("→ {target}{rate}")]
+    let password = if route.policy.auth.is_some() { ", with a password" } else { "" };
+    [route.path.to_string(), gate(&route.gate), format!("→ {target}{rate}{password}")]
 }
 
 fn rate(rate: &Rate) -> String {

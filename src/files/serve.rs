@@ -18,7 +18,7 @@ use crate::fault::Fault;
 use crate::wire::{Head, coding};
 
 /// A file with a hash of its content in its name is good for a year (RFC 8246).
-const FOR_EVER: &str = "public, max-age=31536000, immutable";
+const FOR_EVER: &str = "max-age=31536000, immutable";
 /// A document that a stranger has uploaded runs nothing, loads nothing, and has an origin of its own (CSP level 3 section
 /// 6.3.2); what a browser makes of a picture or a film is still shown.
 const SANDBOX: &[u8] =
@@ -35,6 +35,8 @@ pub struct Asked<'a> {
     pub boundary: &'a str,
     /// The moment of the request.
     pub now: SystemTime,
+    /// Nobody had to say a password: caches may give it to others.
+    pub public: bool,
 }
 
 /// An answer: field lines without a length, a date and hop-by-hop fields.
@@ -76,7 +78,7 @@ pub async fn serve(
         head.push(b"vary", b"Accept-Encoding");
     }
     if !told.caching {
-        cache_control(&mut head, folder.cache, name);
+        cache_control(&mut head, folder.cache, name, asked.public);
     }
     match validators.judge(asked.head) {
         Verdict::NotModified => return Ok(bare(StatusCode::NOT_MODIFIED, head, None)),
@@ -116,11 +118,13 @@ fn content(
     }
 }
 
-fn cache_control(head: &mut Head, cache: FileCache, name: &[u8]) {
+fn cache_control(head: &mut Head, cache: FileCache, name: &[u8], public: bool) {
     let value = match cache {
         FileCache::Unsaid => return,
         FileCache::For(age) => format!("max-age={}", age.as_secs()),
-        FileCache::Immutable if kind::is_hashed(name) => FOR_EVER.into(),
+        FileCache::Immutable if kind::is_hashed(name) => {
+            format!("{}, {FOR_EVER}", if public { "public" } else { "private" })
+        }
         FileCache::Immutable => "no-cache".into(),
     };
     head.push(b"cache-control", value.as_bytes());

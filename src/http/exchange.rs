@@ -30,6 +30,8 @@ pub(super) struct Exchange {
     pub(super) policy: Option<Arc<Policy>>,
     /// How its client stands with the route's rate, as `RateLimit` tells it.
     pub(super) standing: OnceCell<String>,
+    /// Who said the password that the route asks for.
+    pub(super) user: OnceCell<Box<str>>,
     /// What it is counted as.
     pub(super) series: Series,
     pub(super) trace: Trace,
@@ -57,6 +59,7 @@ impl Exchange {
             site: None,
             policy: None,
             standing: OnceCell::new(),
+            user: OnceCell::new(),
             series: Series::NONE,
             trace: Trace::default(),
             fault: None,
@@ -127,6 +130,7 @@ impl Exchange {
             fault: self.fault.as_ref(),
             series: self.series,
             tries: self.trace.tries,
+            user: self.user.get().map(|user| &**user),
             ..Line::new(self.time, self.client.ip())
         };
         if let Some(request) = &self.request {

@@ -98,6 +98,7 @@ async fn send(
         is_head: request.method == Method::HEAD,
         boundary: &exchange.id,
         now: SystemTime::now(),
+        public: exchange.user.get().is_none(),
     };
     let Served { status, mut head, length, body } = files::serve(folder, permit, name, asked, told).await?;
     head.push(b"x-request-id", exchange.id.as_bytes());

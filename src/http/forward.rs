@@ -83,7 +83,7 @@ async fn outgoing(
 /// The head is refused.
 pub fn rewrite(text: &[u8], client: ClientAddr, id: &str) -> Result<Bytes, Fault> {
     let request = Request::from_h1(text)?;
-    Ok(head(&Stamp { client, name: b"", id }, &request, request.framing))
+    Ok(head(&Stamp { client, name: b"", id, gated: false }, &request, request.framing))
 }
 
 /// What the edge says of a request on its own account.
@@ -93,12 +93,19 @@ struct Stamp<'a> {
     name: &'a [u8],
     /// The request's id.
     id: &'a str,
+    /// Whether Authorization was for the edge, which has looked at it: it is no business of the upstream.
+    gated: bool,
 }
 
 impl<'a> Stamp<'a> {
     fn of(exchange: &'a Exchange) -> Self {
         let name = exchange.link.tls.as_ref().map(|tls| tls.name.as_str().as_bytes());
-        Self { client: exchange.client, name: name.unwrap_or_default(), id: &exchange.id }
+        Self {
+            client: exchange.client,
+            name: name.unwrap_or_default(),
+            id: &exchange.id,
+            gated: exchange.user.get().is_some(),
+        }
     }
 }
 
@@ -118,7 +125,9 @@ fn head(stamp: &Stamp<'_>, request: &Request, framing: Framing) -> Bytes {
     };
     line(&mut out, b"host: ", authority);
     copy_fields(&mut out, &request.head, |known| {
-        forwarded::is_dropped(known) || own_key && known == Known::SecWebSocketKey
+        forwarded::is_dropped(known)
+            || own_key && known == Known::SecWebSocketKey
+            || stamp.gated && known == Known::Authorization
     });
     let port = request.authority.and_then(|authority| authority.port).unwrap_or(443);
     forwarded::write(&mut out, stamp.client, authority, port);

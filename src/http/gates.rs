@@ -1,7 +1,8 @@
-//! What a request has to pass behind the allow lists: its route's rate.
+//! What a request has to pass behind the allow lists: its route's rate, and its door.
 
 use super::exchange::Exchange;
 use super::request::Request;
+use crate::auth::{Denied, Door};
 use crate::config::model::Per;
 use crate::fault::Fault;
 use crate::limit::network;
@@ -10,8 +11,26 @@ use crate::route::Policy;
 use crate::wire::{Head, Known};
 
 /// Asks what the route's policy has to say about whether the request may go on.
-pub(super) fn pass(exchange: &Exchange, request: &Request, policy: &Policy) -> Result<(), Fault> {
-    policy.rate.as_ref().map_or(Ok(()), |rate| count(exchange, request, rate))
+pub(super) async fn pass(exchange: &Exchange, request: &Request, policy: &Policy) -> Result<(), Fault> {
+    if let Some(rate) = &policy.rate {
+        count(exchange, request, rate)?;
+    }
+    match &policy.door {
+        Some(door) => Box::pin(enter(exchange, request, door)).await,
+        None => Ok(()),
+    }
+}
+
+/// Asks for a password.
+async fn enter(exchange: &Exchange, request: &Request, door: &Door) -> Result<(), Fault> {
+    let field = request.head.single(Known::Authorization).ok().flatten();
+    let user = door.enter(exchange.client, field, exchange.start).await.map_err(|denied| match denied {
+        Denied::Stranger => Fault::Stranger { challenge: door.challenge.clone() },
+        Denied::TooMany(Over(wait)) => Fault::TooMany { wait },
+        Denied::Busy => Fault::Unavailable("too many passwords are being looked at"),
+    })?;
+    let _ = exchange.user.set(user.into());
+    Ok(())
 }
 
 /// Counts the request against the rate. What the client is told of it, it is told whatever the answer will be.

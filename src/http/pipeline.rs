@@ -1,4 +1,4 @@
-//! What every request goes through, from top to bottom: host → SNI agrees → route → gates → rate → size → answer.
+//! What every request goes through, from top to bottom: host → SNI agrees → route → gates → rate → password → size → answer.
 
 use std::sync::Arc;
 
@@ -90,7 +90,7 @@ async fn answer(
         return Ok(response);
     }
     if let Some(policy) = &route.policy {
-        gates::pass(exchange, request, policy)?;
+        gates::pass(exchange, request, policy).await?;
     }
     check_length(route, request)?;
     match &route.action {

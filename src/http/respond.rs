@@ -21,9 +21,10 @@ pub(super) fn fault(exchange: &mut Exchange, fault: Fault) -> Response {
     let kind: &[u8] = if json { b"application/json" } else { b"text/html; charset=utf-8" };
     head.push(b"content-type", kind);
     head.push(b"cache-control", b"no-store");
-    match fault {
+    match &fault {
+        Fault::Stranger { challenge } => head.push(b"www-authenticate", challenge.as_bytes()),
         Fault::TooMany { wait } => {
-            let seconds = Over(wait).seconds();
+            let seconds = Over(*wait).seconds();
             head.push(b"retry-after", itoa::Buffer::new().format(seconds).as_bytes());
         }
         Fault::Unavailable(_) | Fault::Down { .. } => head.push(b"retry-after", RETRY_AFTER),
@@ -91,6 +92,7 @@ fn title(status: StatusCode) -> &'static str {
 fn advice(status: StatusCode) -> &'static str {
     match status.as_u16() {
         400 => "The request could not be understood.",
+        401 => "A user name and a password are needed here.",
         403 => "This address may not see this page.",
         404 => "There is nothing here.",
         405 => "The method is not served here.",

@@ -1,9 +1,11 @@
 //! What a route adds to passing on, as requests meet it.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::Arc;
 
-use crate::config::model::{self, Compress, Headers, Limited, Route};
+use crate::auth::Door;
+use crate::config::model::{self, Auth, Compress, Headers, Limited, Route};
 use crate::limit::rate::Rate;
 
 /// What the edge does with the requests and the answers of a route.
@@ -15,47 +17,75 @@ pub struct Policy {
     pub rate: Option<Arc<Rate>>,
     /// Which answers are compressed.
     pub compress: Option<Compress>,
+    /// Whose password is asked for; None: nobody's.
+    pub door: Option<Arc<Door>>,
 }
 
 impl Policy {
     /// None where the configuration asks for nothing, so that such a route pays for one look. `site` is what the route's
     /// site is called.
-    pub(super) fn of(route: &Route, site: &str, rates: &mut Rates) -> Option<Arc<Self>> {
+    pub(super) fn of(route: &Route, site: &str, gates: &mut Gates) -> Option<Arc<Self>> {
         let policy = &route.policy;
-        let build = || Self {
+        if *policy == model::Policy::default() {
+            return None;
+        }
+        let rate = policy.rate.as_ref().map(|limited| {
+            gates.rates.kept_or_new((site.into(), limited.clone()), || Rate::new(&limited.rate))
+        });
+        let door = policy.auth.as_ref().map(|auth| gates.doors.kept_or_new(auth.clone(), || Door::new(auth)));
+        Some(Arc::new(Self {
             headers: policy.headers.clone(),
             compress: policy.compress.clone(),
-            rate: policy.rate.as_ref().map(|limited| rates.kept_or_new(site, limited)),
-        };
-        (*policy != model::Policy::default()).then(build).map(Arc::new)
+            rate,
+            door,
+        }))
     }
 }
 
-/// Every rate, by the name of its site. One that stays what it was, where it was, goes on counting through a reload.
+/// What goes on counting and knowing through a reload, where it stays what it was: rates, by the name of their site and
+/// their place in it, and doors.
 #[derive(Debug, Default)]
-pub(super) struct Rates {
-    rates: HashMap<(Box<str>, Limited), Arc<Rate>>,
-    older: HashMap<(Box<str>, Limited), Arc<Rate>>,
+pub(super) struct Gates {
+    rates: Kept<(Box<str>, Limited), Rate>,
+    doors: Kept<Auth, Door>,
 }
 
-impl Rates {
+impl Gates {
     /// None yet, with those of another configuration to be kept.
     pub(super) fn after(previous: Option<&Self>) -> Self {
-        Self {
-            rates: HashMap::new(),
-            older: previous.map(|previous| previous.rates.clone()).unwrap_or_default(),
-        }
+        let Some(previous) = previous else { return Self::default() };
+        Self { rates: previous.rates.next(), doors: previous.doors.next() }
     }
 
     /// Lets go of those that were not kept.
     pub(super) fn settled(self) -> Self {
-        Self { older: HashMap::new(), ..self }
+        Self { rates: self.rates.settled(), doors: self.doors.settled() }
+    }
+}
+
+#[derive(Debug)]
+struct Kept<K, V> {
+    own: HashMap<K, Arc<V>>,
+    older: HashMap<K, Arc<V>>,
+}
+
+impl<K, V> Default for Kept<K, V> {
+    fn default() -> Self {
+        Self { own: HashMap::new(), older: HashMap::new() }
+    }
+}
+
+impl<K: Clone + Eq + Hash, V> Kept<K, V> {
+    fn next(&self) -> Self {
+        Self { own: HashMap::new(), older: self.own.clone() }
     }
 
-    fn kept_or_new(&mut self, site: &str, limited: &Limited) -> Arc<Rate> {
-        let key = (Box::from(site), limited.clone());
+    fn settled(self) -> Self {
+        Self { own: self.own, older: HashMap::new() }
+    }
+
+    fn kept_or_new(&mut self, key: K, new: impl FnOnce() -> V) -> Arc<V> {
         let older = self.older.get(&key).cloned();
-        let new = || older.unwrap_or_else(|| Arc::new(Rate::new(&limited.rate)));
-        Arc::clone(self.rates.entry(key).or_insert_with(new))
+        Arc::clone(self.own.entry(key).or_insert_with(|| older.unwrap_or_else(|| Arc::new(new()))))
     }
 }

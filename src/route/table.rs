@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::policy::{Policy, Rates};
+use super::policy::{Gates, Policy};
 use crate::addr::Gate;
 use crate::config::model::{Action, Config, PathPattern, Proxy, Route, RowId, Site};
 use crate::files::Folder;
@@ -19,7 +19,7 @@ pub struct Table {
     sites: Box<[Arc<SiteEntry>]>,
     upstreams: HashMap<Proxy, Arc<Upstream>>,
     labels: Labels,
-    rates: Rates,
+    gates: Gates,
 }
 
 /// A site as requests meet it.
@@ -96,10 +96,10 @@ struct Prefix {
 
 impl Table {
     /// Builds the table. An upstream that `previous` has, word for word, is kept with its pools and its state, and so are
-    /// the labels of the metrics, and what was counted against a rate.
+    /// the labels of the metrics, what was counted against a rate, and the passwords that were right.
     pub fn build(config: &Config, previous: Option<&Self>) -> Self {
         let mut labels = previous.map(|table| table.labels.clone()).unwrap_or_default();
-        let mut rates = Rates::after(previous.map(|table| &table.rates));
+        let mut gates = Gates::after(previous.map(|table| &table.gates));
         let mut upstreams = HashMap::new();
         let mut upstream = |proxy: &Proxy| kept_or_new(proxy, &mut upstreams, previous);
         let sites: Box<[_]> = config
@@ -107,7 +107,7 @@ impl Table {
             .iter()
             .enumerate()
             .map(|(index, site)| {
-                Arc::new(SiteEntry::build(index, site, &mut upstream, &mut labels, &mut rates))
+                Arc::new(SiteEntry::build(index, site, &mut upstream, &mut labels, &mut gates))
             })
             .collect();
         let mut rows: Box<[Names]> = config.rows.iter().map(|_| Names::default()).collect();
@@ -118,7 +118,7 @@ impl Table {
                 }
             }
         }
-        Self { rows, sites, upstreams, labels, rates: rates.settled() }
+        Self { rows, sites, upstreams, labels, gates: gates.settled() }
     }
 
     /// The site that `host`, in its canonical form, names on a row.
@@ -152,7 +152,7 @@ impl SiteEntry {
         site: &Site,
         upstream: &mut impl FnMut(&Proxy) -> Arc<Upstream>,
         labels: &mut Labels,
-        rates: &mut Rates,
+        gates: &mut Gates,
     ) -> Self {
         let canonical = site.domains.iter().find_map(exact_name).cloned();
         let first = || site.domains.first().map(ToString::to_string).unwrap_or_default();
@@ -161,7 +161,7 @@ impl SiteEntry {
         let mut prefixes = Vec::new();
         for route in &site.routes {
             let series = labels.series(&name, &route.path.to_string());
-            let policy = Policy::of(route, &name, rates);
+            let policy = Policy::of(route, &name, gates);
             let entry = RouteEntry::build(route, upstream, policy, series);
             match &route.path {
                 PathPattern::Exact(text) => exact.push((text.as_bytes().into(), entry)),

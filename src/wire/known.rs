@@ -24,6 +24,7 @@ macro_rules! known {
 
 known! {
     Accept = "accept",
+    Authorization = "authorization",
     CfConnectingIp = "cf-connecting-ip",
     ClientIp = "client-ip",
     Connection = "connection",

@@ -1,5 +1,6 @@
 //! What a request has to pass behind the allow lists.
 
+mod auth;
 mod rate;
 
 use crate::support::client::NAME;

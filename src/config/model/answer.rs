@@ -1,8 +1,11 @@
 //! What the edge does with requests and answers of its own accord.
 
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Compress, PathPattern};
+use crate::password::Stored;
 
 /// What a route adds to passing on: its own keys over those of its site. Nothing, by default.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -13,6 +16,19 @@ pub struct Policy {
     pub rate: Option<Limited>,
     /// Which answers are compressed; None: none.
     pub compress: Option<Compress>,
+    /// Who has to say a password.
+    pub auth: Option<Auth>,
+}
+
+/// A password that is asked for at the edge (RFC 7617).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Auth {
+    /// What the password is for, as browsers show it.
+    pub realm: String,
+    /// The file that names the users.
+    pub file: PathBuf,
+    /// Those who may come in, at least one, by name; each name stands once.
+    pub users: Arc<[(String, Stored)]>,
 }
 
 /// A rate, and what it is for.

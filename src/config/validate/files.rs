@@ -25,8 +25,8 @@ pub(super) fn read(table: &Table<'_>, home: &Home<'_>) -> Option<Files> {
     let folder = table.get("files").and_then(|value| home.path(&value));
     let cache = table.get("cache").map_or(Some(FileCache::Unsaid), |value| cache(&value));
     let internal = flag(table, "internal").unwrap_or(false);
-    if let (true, Some(value)) = (internal, table.get("rate")) {
-        value.refuse("nobody asks for an internal route", "give the rate to the route that leads here");
+    for value in ["rate", "auth"].iter().filter_map(|name| table.get(name)).filter(|_| internal) {
+        value.refuse("nobody asks for an internal route", "give it to the route that leads here");
     }
     let sandbox = flag(table, "sandbox").unwrap_or(cache != Some(FileCache::Immutable));
     Some(Files { folder: folder?, cache: cache?, internal, sandbox })

@@ -2,11 +2,13 @@
 
 mod acme;
 mod admin;
+mod auth;
 mod compress;
 mod dns;
 mod edge;
 mod files;
 mod headers;
+mod listing;
 mod names;
 mod ports;
 mod rate;

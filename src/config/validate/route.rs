@@ -6,7 +6,7 @@ use super::Home;
 use super::ports::gate;
 use super::sources::Sources;
 use super::target;
-use super::{compress, files, headers, rate};
+use super::{auth, compress, files, headers, rate};
 
 /// The statuses that send a client elsewhere (RFC 9110 section 15.4).
 const REDIRECTS: [u16; 5] = [301, 302, 303, 307, 308];
@@ -49,6 +49,7 @@ fn one(table: &Table<'_>, site: &Site<'_>) -> Option<Route> {
         headers: headers::read(table, &site.policy.headers),
         rate: rate::of_route(table, path.as_ref(), site.policy.rate.as_ref()),
         compress: compress::read(table, site.policy.compress.as_ref()),
+        auth: auth::read(table, site.home, site.policy.auth.as_ref()),
     };
     Some(Route { path: path?, gate, body, action: action?, policy, files_place })
 }

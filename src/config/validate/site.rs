@@ -12,7 +12,7 @@ use super::super::units::show_duration;
 use super::ports::{Ports, gate};
 use super::route::Site as Inherited;
 use super::sources::Sources;
-use super::{Home, compress, dns, files, headers, names, rate, route, target};
+use super::{Home, auth, compress, dns, files, headers, names, rate, route, target};
 use crate::addr::Gate;
 use crate::name::HostPattern;
 
@@ -231,6 +231,7 @@ fn routes(table: &Table<'_>, sources: &Sources, defaults: &Defaults<'_>) -> Vec<
         headers: headers::read(&table.section("proxy"), &Headers::default()),
         rate: rate::of_site(table),
         compress: compress::read(table, None),
+        auth: auth::read(table, defaults.home, None),
     };
     let inherited = Inherited {
         proxy: proxy.as_ref(),

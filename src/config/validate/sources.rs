@@ -1,7 +1,5 @@
 //! `[sources]`: named groups of addresses.
 
-use std::fs::{self, File};
-use std::io::{self, Read as _};
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -11,11 +9,9 @@ use ipnet::{IpNet, Ipv4Net};
 use super::super::model::Place;
 use super::super::raw::{Table, Value, did_you_mean};
 use super::super::schema::SOURCE_FILE;
-use super::Home;
+use super::{Home, listing};
 use crate::addr::{CidrSet, Source};
 
-/// How many wrong lines of one file are named.
-const NAMED_LINES: usize = 20;
 /// The largest CIDR file, in octets: some five million rows.
 const MAX_FILE: u64 = 256 << 20;
 /// The longest name of a source.
@@ -135,28 +131,11 @@ fn from_item(item: &Value<'_>) -> Option<IpNet> {
 }
 
 fn from_file(path: &Path, value: &Value<'_>) -> Vec<IpNet> {
-    let bytes = match read_bounded(path) {
-        Ok(bytes) => bytes,
-        Err(error) => {
-            let missing = error.kind() == io::ErrorKind::NotFound;
-            let help = if missing {
-                "a relative path starts at the directory of the configuration file"
-            } else {
-                ""
-            };
-            value.refuse(format!("{} cannot be read: {error}", path.display()), help);
-            return Vec::new();
-        }
-    };
+    let Some(bytes) = listing::read(path, value, MAX_FILE) else { return Vec::new() };
     let (nets, wrong) = parse_lines(&bytes);
     if !wrong.is_empty() {
-        let shown =
-            wrong.iter().take(NAMED_LINES).map(|(line, wrong)| format!("\n  line {line}: {}", wrong.message));
-        let rest = wrong.len().saturating_sub(NAMED_LINES);
-        let more = if rest > 0 { format!("\n  and {rest} more") } else { String::new() };
-        let what = if wrong.len() == 1 { "a wrong line" } else { "wrong lines" };
-        let message = format!("{} has {what}:{}{more}", path.display(), shown.collect::<String>());
-        value.refuse(message, "one address or CIDR a line; # begins a comment");
+        let wrong = wrong.into_iter().map(|(line, wrong)| (line, wrong.message)).collect();
+        listing::refuse(path, value, wrong, "one address or CIDR a line; # begins a comment");
     } else if nets.is_empty() {
         value.refuse(
             format!("{} names no address", path.display()),
@@ -164,19 +143,6 @@ fn from_file(path: &Path, value: &Value<'_>) -> Vec<IpNet> {
         );
     }
     nets
-}
-
-fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
-    // Opening a pipe would wait for its writer, and a device may never end.
-    if !fs::metadata(path)?.is_file() {
-        return Err(io::Error::other("not a regular file"));
-    }
-    let mut bytes = Vec::new();
-    File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_FILE {
-        return Err(io::Error::other("larger than 256 MiB"));
-    }
-    Ok(bytes)
 }
 
 /// The networks of a file, and its wrong lines by number.

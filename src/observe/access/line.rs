@@ -54,6 +54,8 @@ pub struct Line<'a> {
     pub series: Series,
     /// How often it was sent to an upstream.
     pub tries: u32,
+    /// Who said the password that the edge asks for.
+    pub user: Option<&'a str>,
     /// The Referer field.
     pub referer: Option<&'a [u8]>,
     /// The User-Agent field.
@@ -105,6 +107,7 @@ impl Line<'_> {
             fault: None,
             series: Series::NONE,
             tries: 0,
+            user: None,
             referer: None,
             user_agent: None,
         }
@@ -153,16 +156,20 @@ impl Renderer {
         json_text(out, b",\"request_id\":", line.request_id.as_bytes());
         json_text(out, b",\"row\":", line.row.as_bytes());
         json_text(out, b",\"site\":", line.site.unwrap_or_default().as_bytes());
+        json_text(out, b",\"user\":", line.user.unwrap_or_default().as_bytes());
         json_text(out, b",\"refused\":", line.refused().unwrap_or_default().as_bytes());
         json_text(out, b",\"referer\":", line.referer.unwrap_or_default());
         json_text(out, b",\"user_agent\":", line.user_agent.unwrap_or_default());
         out.push(b'}');
     }
 
-    /// The NCSA combined format: `client - - [time] "request" status bytes "referer" "user agent"`.
+    /// The NCSA combined format: `client - user [time] "request" status bytes "referer" "user agent"`.
     fn combined(&mut self, out: &mut Vec<u8>, line: &Line<'_>) {
         ip(out, line.client);
-        out.extend_from_slice(b" - - [");
+        out.extend_from_slice(b" - ");
+        // Whatever reads this splits it at spaces.
+        word(out, line.user.unwrap_or("-").as_bytes());
+        out.extend_from_slice(b" [");
         self.stamp.common(out, line.time);
         out.extend_from_slice(b"] \"");
         if line.method.is_empty() && line.path.is_empty() {
@@ -209,6 +216,7 @@ impl Renderer {
             (b" row=", line.row),
             (b" site=", line.site.unwrap_or_default()),
             (b" upstream=", line.upstream.unwrap_or_default()),
+            (b" user=", line.user.unwrap_or_default()),
             (b" refused=", line.refused().unwrap_or_default()),
             (b" id=", line.request_id),
         ] {
@@ -323,6 +331,7 @@ mod tests {
             row: "443",
             site: Some("app.example.com"),
             fault: Some(&Fault::Forbidden),
+            user: Some("zoë m"),
             referer: Some(b"https://example.com/\x1b[2J"),
             user_agent: Some(b"curl/8.0 (\xff)"),
             ..empty()
@@ -343,7 +352,7 @@ mod tests {
             "request_bytes": 17, "response_bytes": 5_000_000_000_u64, "upstream": "192.0.2.2:8000",
             "connect_ms": 1.007, "first_byte_ms": 20.5, "total_ms": 21.09, "tls": "TLSv1.3",
             "cipher": "TLS13_AES_128_GCM_SHA256", "resumed": true, "request_id": "0123456789abcdef",
-            "row": "443", "site": "app.example.com", "refused": "forbidden",
+            "row": "443", "site": "app.example.com", "user": "zoë m", "refused": "forbidden",
             "referer": "https://example.com/\u{1b}[2J", "user_agent": "curl/8.0 (\u{fffd})",
         });
         assert_eq!(value, expected);
@@ -353,14 +362,14 @@ mod tests {
     fn the_other_forms() {
         assert_eq!(
             render(LogFormat::Combined, &full()),
-            "203.0.113.9 - - [29/Feb/2024:12:34:56 +0000] \"GET /a b?c=\\x22d\\x22 HTTP/2.0\" 200 5000000000 \
+            "203.0.113.9 - zo\\xc3\\xab\\x20m [29/Feb/2024:12:34:56 +0000] \"GET /a b?c=\\x22d\\x22 HTTP/2.0\" 200 5000000000 \
              \"https://example.com/\\x1b[2J\" \"curl/8.0 (\\xff)\"\n"
         );
         assert_eq!(
             render(LogFormat::Text, &full()),
             "2024-02-29T12:34:56.007Z 200 GET app.example.com /a\\x20b?c=\\x22d\\x22 21.090ms 203.0.113.9 in=17 \
              out=5000000000 protocol=HTTP/2.0 tls=TLSv1.3 cipher=TLS13_AES_128_GCM_SHA256 row=443 \
-             site=app.example.com upstream=192.0.2.2:8000 refused=forbidden id=0123456789abcdef\n"
+             site=app.example.com upstream=192.0.2.2:8000 user=zo\\xc3\\xab\\x20m refused=forbidden id=0123456789abcdef\n"
         );
     }
 

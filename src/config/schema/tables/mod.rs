@@ -23,6 +23,7 @@ pub static TABLES: &[&Table] = &[
     &ROUTE,
     &REDIRECT,
     &RATE,
+    &AUTH,
     &HEADERS,
     &COMPRESS,
     &CERTIFICATE,

@@ -51,6 +51,7 @@ pub static SITE: Table = Table {
             Nothing,
             "How often its routes may be asked, all together that have no rate of their own",
         ),
+        key("auth", AUTH_KIND, Nothing, "Whose password is asked for"),
         key("proxy", Kind::Table(&PROXY), Nothing, "How the upstream is spoken to"),
         key("route", Tables(&ROUTE), Nothing, "Paths that are treated in another way"),
         key(
@@ -156,6 +157,7 @@ pub static ROUTE: Table = Table {
              another; without the key, all but cache = \"immutable\"",
         ),
         key("rate", RATE_KIND, Nothing, "How often it may be asked; without the key, as the site says"),
+        key("auth", AUTH_KIND, Nothing, "Whose password is asked for; without the key, as the site says"),
     ],
 };
 
@@ -181,6 +183,17 @@ pub static RATE: Table = Table {
     ],
 };
 
+/// `auth` of a site or a route.
+pub static AUTH: Table = Table {
+    header: "{ file = \"/etc/vestibule/htpasswd\", realm = \"Staff\" }",
+    doc: "A user name and password, asked for at the edge",
+    keys: &[
+        key("file", Path, Wrong, "Lines of `htpasswd -B`; read again on reload"),
+        key("realm", Text("Staff"), Is("restricted"), "What the password is for, as browsers show it"),
+    ],
+};
+
+const AUTH_KIND: Kind = Either("a table, as in { file = \"/etc/vestibule/htpasswd\" }, or false");
 const RATE_KIND: Kind = Either("a table, as in { limit = 10, every = \"1m\" }, or false");
 
 /// `redirect` of a route.
