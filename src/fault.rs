@@ -112,6 +112,9 @@ pub enum Fault {
     /// The edge is at a limit of its own, or about to leave.
     #[error("the edge cannot take the request now: {0}")]
     Unavailable(&'static str),
+    /// The site is in maintenance.
+    #[error("the site is in maintenance")]
+    Maintenance,
     /// A mistake of ours.
     #[error("internal error: {0}")]
     Internal(Box<dyn Error + Send + Sync>),
@@ -140,7 +143,7 @@ impl Fault {
                 StatusCode::BAD_GATEWAY
             }
             Self::ConnectTimeout | Self::ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
-            Self::Unavailable(_) | Self::Down { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable(_) | Self::Down { .. } | Self::Maintenance => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal(_) | Self::FileBroken { .. } => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -194,6 +197,7 @@ impl Fault {
             Self::ConnectTimeout => "connect_timeout",
             Self::ResponseTimeout => "response_timeout",
             Self::Unavailable(_) => "unavailable",
+            Self::Maintenance => "maintenance",
             Self::Internal(_) => "internal",
         }
     }

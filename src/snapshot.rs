@@ -15,7 +15,7 @@ use crate::config::model::{Action, Bind, Certificate, Config, Row, RowId, Serve,
 use crate::config::problem::{Problem, Problems};
 use crate::files::Folder;
 use crate::name::HostPattern;
-use crate::route::{SiteEntry, Table};
+use crate::route::{Pages, SiteEntry, Table};
 use crate::tls::challenges::Book;
 use crate::tls::{Authority, Shared, SiteTls, StoreError, TlsProblem};
 
@@ -42,7 +42,7 @@ pub struct Snapshot {
 pub struct Live(Arc<ArcSwap<Snapshot>>);
 
 impl Snapshot {
-    /// Prepares a configuration: every certificate is loaded and checked, every directory of files looked for. `port` tells the real port of a row that
+    /// Prepares a configuration: every certificate is loaded and checked, every page read, every directory of files looked for. `port` tells the real port of a row that
     /// listens already. Returns what is odd without being wrong, or everything that is wrong at once.
     pub fn build(
         loaded: config::Loaded,
@@ -55,10 +55,11 @@ impl Snapshot {
         let tls: Vec<_> = config.sites.iter().filter_map(|site| certificates.load(site)).collect();
         let Certificates { mut problems, warnings, .. } = certificates;
         problems.extend(missing_folders(&config));
+        let pages = pages(&config, &mut problems);
         Problems::check(&loaded.source, problems)?;
         let snapshot = Self {
             generation: previous.map_or(1, |previous| previous.generation + 1),
-            table: Table::build(&config, previous.map(|previous| &previous.table)),
+            table: Table::build(&config, pages, previous.map(|previous| &previous.table)),
             rows: config.rows.iter().enumerate().map(|(index, row)| (row.bind, RowId(index))).collect(),
             ports: config.rows.iter().map(|row| port(row.bind)).collect(),
             tls: tls.into(),
@@ -79,6 +80,7 @@ impl Snapshot {
             }
         }
         certificates.problems.extend(missing_folders(&loaded.config));
+        pages(&loaded.config, &mut certificates.problems);
         Problems::check(&loaded.source, certificates.problems)?;
         Ok(certificates.warnings)
     }
@@ -248,6 +250,19 @@ fn missing_folders(config: &Config) -> impl Iterator<Item = Problem> {
         let (message, help) = Folder::new(files).check().err()?;
         Some(Problem::new(route.files_place.clone(), message, help))
     })
+}
+
+/// The pages of every site, in the order of the file.
+fn pages(config: &Config, problems: &mut Vec<Problem>) -> Vec<Pages> {
+    let load = |site: &Site| match Pages::load(&site.errors) {
+        Ok(pages) => pages,
+        Err(wrong) => {
+            problems
+                .extend(wrong.into_iter().map(|(place, message, help)| Problem::new(place, message, help)));
+            Pages::default()
+        }
+    };
+    config.sites.iter().map(load).collect()
 }
 
 fn problem(problem: TlsProblem) -> Problem {

@@ -2,7 +2,8 @@
 //! and root may open.
 //!
 //! `POST /v1/reload` answers a [`Reloaded`], `GET /v1/status` a [`Status`], `GET /v1/certificates` the
-//! [`Certificates`], `POST /v1/certificates/renew?name=…` and `…/revoke?name=…` a [`Told`], `GET /v1/explain?id=…` an [`Explained`]. A field is never renamed or given
+//! [`Certificates`], `POST /v1/certificates/renew?name=…` and `…/revoke?name=…` a [`Told`], `POST /v1/maintenance/on?name=…` and `…/off?name=…`
+//! too, `GET /v1/explain?id=…` an [`Explained`]. A field is never renamed or given
 //! another meaning within `/v1`; new ones may appear.
 //!
 //! What only shows is there over TCP too, where `[admin] listen` says so ([`listen`]): `GET /metrics` is the text that
@@ -41,6 +42,8 @@ pub enum Ask {
     Metrics(Dialect, oneshot::Sender<String>),
     /// What the request of this id met.
     Explain(String, oneshot::Sender<Explained>),
+    /// To begin (true) or end the maintenance of the site that has the name, as it was typed.
+    Maintenance(bool, String, oneshot::Sender<Told>),
     /// To do something with the certificate for a name, as it was typed.
     Certificate(Wish, String, oneshot::Sender<Told>),
 }
@@ -66,6 +69,9 @@ pub struct Status {
     pub rows: Vec<RowStatus>,
     /// The sites by their first names, in the order of the file.
     pub sites: Vec<String>,
+    /// Those of them that are in maintenance.
+    #[serde(default)]
+    pub maintenance: Vec<String>,
 }
 
 /// A row that listens.

@@ -153,6 +153,8 @@ async fn answer(
         }
         (&Method::POST, "/v1/certificates/renew") => reply(wish(&asks, Wish::Renew, &request).await),
         (&Method::POST, "/v1/certificates/revoke") => reply(wish(&asks, Wish::Revoke, &request).await),
+        (&Method::POST, "/v1/maintenance/on") => reply(maintenance(&asks, true, &request).await),
+        (&Method::POST, "/v1/maintenance/off") => reply(maintenance(&asks, false, &request).await),
         (
             _,
             "/v1/reload"
@@ -160,7 +162,9 @@ async fn answer(
             | "/v1/certificates"
             | "/v1/explain"
             | "/v1/certificates/renew"
-            | "/v1/certificates/revoke",
+            | "/v1/certificates/revoke"
+            | "/v1/maintenance/on"
+            | "/v1/maintenance/off",
         ) => refuse(StatusCode::METHOD_NOT_ALLOWED),
         _ => web::answer(&request, &asks, &leaving).await.unwrap_or_else(|| refuse(StatusCode::NOT_FOUND)),
     })
@@ -169,6 +173,11 @@ async fn answer(
 /// The value is the whole query, and is nothing that an escape would be needed for.
 fn value_of(key: &str, request: &Request<Incoming>) -> String {
     request.uri().query().and_then(|query| query.strip_prefix(key)).unwrap_or_default().to_owned()
+}
+
+async fn maintenance(asks: &mpsc::Sender<Ask>, on: bool, request: &Request<Incoming>) -> Option<Told> {
+    let name = value_of("name=", request);
+    ask(asks, |reply| Ask::Maintenance(on, name, reply)).await
 }
 
 async fn wish(asks: &mpsc::Sender<Ask>, wish: Wish, request: &Request<Incoming>) -> Option<Told> {
@@ -224,6 +233,7 @@ mod tests {
             connections: 0,
             rows: Vec::new(),
             sites: Vec::new(),
+            maintenance: Vec::new(),
         }
     }
 
@@ -238,6 +248,7 @@ mod tests {
                     let request = Some(Met { id, ..Met::default() });
                     reply.send(Explained { request, kept: 1 }).unwrap();
                 }
+                Ask::Maintenance(on, name, reply) => reply.send(Told { ok: on, message: name }).unwrap(),
                 Ask::Certificate(wish, name, reply) => {
                     reply.send(Told { ok: wish == Wish::Renew, message: name }).unwrap();
                 }
@@ -260,8 +271,13 @@ mod tests {
             assert_eq!(none, Certificates::default());
             let explained: Explained = client::ask(&path, Method::GET, "/v1/explain?id=ab").await.unwrap();
             assert_eq!(explained.request.unwrap().id, "ab");
-            for (target, ok) in [("renew?name=*.a.example", true), ("revoke?name=*.a.example", false)] {
-                let target = format!("/v1/certificates/{target}");
+            for (target, ok) in [
+                ("certificates/renew?name=*.a.example", true),
+                ("certificates/revoke?name=*.a.example", false),
+                ("maintenance/on?name=*.a.example", true),
+                ("maintenance/off?name=*.a.example", false),
+            ] {
+                let target = format!("/v1/{target}");
                 let told: Told = client::ask(&path, Method::POST, &target).await.unwrap();
                 assert_eq!(told, Told { ok, message: "*.a.example".into() });
             }

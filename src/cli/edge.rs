@@ -47,7 +47,8 @@ fn table(status: &Status) -> String {
         line("port", &format_args!("{} {} on {}", row.row, row.serve, row.addresses.join(", ")));
     }
     for site in &status.sites {
-        line("site", site);
+        let note = if status.maintenance.contains(site) { " (in maintenance)" } else { "" };
+        line("site", &format_args!("{site}{note}"));
     }
     text
 }
@@ -79,7 +80,8 @@ mod tests {
             workers: 4,
             connections: 12,
             rows: vec![row],
-            sites: vec!["app.example.com".into()],
+            sites: vec!["app.example.com".into(), "shop.example.com".into()],
+            maintenance: vec!["shop.example.com".into()],
         };
         let expected = "\
 version       0.1.0
@@ -91,6 +93,7 @@ workers       4
 connections   12
 port          443 https on 0.0.0.0:443, [::]:443
 site          app.example.com
+site          shop.example.com (in maintenance)
 ";
         assert_eq!(table(&status), expected);
     }

@@ -12,6 +12,7 @@ pub mod check;
 mod edge;
 mod explain;
 mod files;
+mod maintenance;
 mod serve;
 mod up;
 
@@ -33,6 +34,7 @@ pub fn run() -> ExitCode {
         Command::Reload(edge) => edge::reload(&edge),
         Command::Status { format, edge } => edge::status(&edge, format),
         Command::Explain { id, edge, format } => explain::run(&id, &edge, format),
+        Command::Maintenance { turn, site, edge } => maintenance::run(turn == Turn::On, &site, &edge),
         Command::Certs { command, edge } => match command.unwrap_or(Certs::List(edge)) {
             Certs::List(edge) => certificates::list(&edge),
             Certs::Show(Named { name, edge }) => certificates::show(&name, &edge),
@@ -108,6 +110,19 @@ enum Command {
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
+    /// Put a site's maintenance page in its place, or serve the site again
+    ///
+    /// Every request to the site is answered with 503, but for those of [site.errors] maintenance_allow. It outlives reloads
+    /// and restarts, until it is turned off.
+    Maintenance {
+        /// on or off
+        #[arg(value_enum)]
+        turn: Turn,
+        /// One of the site's names
+        site: String,
+        #[command(flatten)]
+        edge: RunningEdge,
+    },
     /// What there is to know about certificates; without more, their list
     #[command(args_conflicts_with_subcommands = true)]
     Certs {
@@ -132,6 +147,13 @@ enum Certs {
     Revoke(Named),
     /// Print where the root of the edge's own CA is, and how to make programs trust it
     Trust(ConfigFile),
+}
+
+/// Whether something is to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Turn {
+    On,
+    Off,
 }
 
 /// A certificate by one of its names.

@@ -48,6 +48,8 @@ static HABITS: &[(&str, &str)] = &[
     ("max", "limit"),
     ("kid", "key_id"),
     ("encode", "compress"),
+    ("error_page", "errors"),
+    ("handle_errors", "errors"),
     ("gzip", "compress"),
     ("gzip_types", "types"),
     ("gzip_min_length", "min_size"),

@@ -1,5 +1,8 @@
 //! What a file is, by its name.
 
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
 /// What a file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Kind {
@@ -107,6 +110,11 @@ pub(super) fn of(name: &[u8]) -> Kind {
         .ok()
         .and_then(|at| KINDS.get(at))
         .map_or(UNKNOWN, |(_, content_type, compresses)| Kind { content_type, compresses: *compresses })
+}
+
+/// What Content-Type says of a file of this name; None where the name does not tell.
+pub fn content_type(name: &Path) -> Option<&'static str> {
+    Some(of(name.as_os_str().as_bytes())).filter(|kind| *kind != UNKNOWN).map(|kind| kind.content_type)
 }
 
 /// Whether the name has a hash of the content in it, as Django's `ManifestStaticFilesStorage` makes them:

@@ -15,6 +15,7 @@ mod serve;
 
 pub use body::Body;
 pub use folder::Folder;
+pub use kind::content_type;
 pub use serve::{Asked, Served, serve};
 
 use crate::wire::Head;

@@ -89,6 +89,9 @@ async fn answer(
     if let Some(response) = canonical(exchange, &site, request) {
         return Ok(response);
     }
+    if site.maintenance.keeps_out(exchange.client) {
+        return Err(Fault::Maintenance);
+    }
     if let Some(policy) = &route.policy {
         gates::pass(exchange, request, policy).await?;
     }

@@ -7,19 +7,27 @@ use super::exchange::Exchange;
 use super::response::{Payload, Response};
 use crate::fault::Fault;
 use crate::limit::rate::Over;
+use crate::route::Page;
 use crate::wire::{Head, Known};
 
 /// What a client is told to wait before it tries again, in seconds.
 const RETRY_AFTER: &[u8] = b"5";
+/// The same, of a site in maintenance.
+const AFTER_MAINTENANCE: &[u8] = b"60";
 
-/// The answer that a fault earns: a small page or JSON, by Accept, with the request's id and no word about the software.
+/// The answer that a fault earns: the site's own page, else a small one or JSON, by Accept, with the request's id and no
+/// word about the software.
 pub(super) fn fault(exchange: &mut Exchange, fault: Fault) -> Response {
     let (status, close) = (fault.status(), fault.closes());
     let json = exchange.request.as_ref().is_some_and(|request| prefers_json(&request.head));
-    let body = if json { json_page(status, &exchange.id) } else { html_page(status, &exchange.id) };
+    let own_page = own_page(exchange, &fault).filter(|page| !json || page.is_json());
+    let (kind, body) = match own_page {
+        Some(page) => (page.content_type, page.render(status, &exchange.id)),
+        None if json => ("application/json", json_page(status, &exchange.id)),
+        None => ("text/html; charset=utf-8", html_page(status, &exchange.id)),
+    };
     let mut head = Head::default();
-    let kind: &[u8] = if json { b"application/json" } else { b"text/html; charset=utf-8" };
-    head.push(b"content-type", kind);
+    head.push(b"content-type", kind.as_bytes());
     head.push(b"cache-control", b"no-store");
     match &fault {
         Fault::Stranger { challenge } => head.push(b"www-authenticate", challenge.as_bytes()),
@@ -27,6 +35,7 @@ pub(super) fn fault(exchange: &mut Exchange, fault: Fault) -> Response {
             let seconds = Over(*wait).seconds();
             head.push(b"retry-after", itoa::Buffer::new().format(seconds).as_bytes());
         }
+        Fault::Maintenance => head.push(b"retry-after", AFTER_MAINTENANCE),
         Fault::Unavailable(_) | Fault::Down { .. } => head.push(b"retry-after", RETRY_AFTER),
         Fault::ReadOnly => head.push(b"allow", b"GET, HEAD"),
         Fault::MethodNotAllowed => head.push(b"allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
@@ -34,6 +43,16 @@ pub(super) fn fault(exchange: &mut Exchange, fault: Fault) -> Response {
     }
     exchange.fault = Some(fault);
     own(exchange, status, head, body, close)
+}
+
+/// What the site has for such a case. Before a site is found there is none.
+fn own_page<'e>(exchange: &'e Exchange, fault: &Fault) -> Option<&'e Page> {
+    let pages = &exchange.site.as_ref()?.pages;
+    let page = match fault {
+        Fault::Maintenance => pages.maintenance(),
+        other => pages.status(other.status()),
+    };
+    page.map(|page| &**page)
 }
 
 /// A redirect to an absolute URL or to a path of the same host.
@@ -106,6 +125,7 @@ fn advice(status: StatusCode) -> &'static str {
         501 | 505 => "The request is written in a way that is not supported.",
         502 => "The site gave no answer that could be passed on. Please try again.",
         503 => "The site is busy. Please try again in a moment.",
+        507 => "There is no room for what was sent. Please try again later.",
         504 => "The site took too long to answer. Please try again.",
         _ => "Something went wrong. Please try again.",
     }

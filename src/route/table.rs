@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::maintenance::Maintenance;
+use super::pages::Pages;
 use super::policy::{Gates, Policy};
 use crate::addr::Gate;
 use crate::config::model::{Action, Config, PathPattern, Proxy, Route, RowId, Site};
@@ -31,6 +33,10 @@ pub struct SiteEntry {
     pub gate: Gate,
     /// Strict-Transport-Security's max-age; None leaves the header to Django.
     pub hsts: Option<Duration>,
+    /// What it shows where the edge itself has to answer.
+    pub pages: Pages,
+    /// Whether it is in maintenance.
+    pub maintenance: Maintenance,
     /// The first domain that is no wildcard: where `redirect` names lead, and what logs call the site.
     pub canonical: Option<Hostname>,
     /// The rows that serve it.
@@ -95,9 +101,10 @@ struct Prefix {
 }
 
 impl Table {
-    /// Builds the table. An upstream that `previous` has, word for word, is kept with its pools and its state, and so are
-    /// the labels of the metrics, what was counted against a rate, and the passwords that were right.
-    pub fn build(config: &Config, previous: Option<&Self>) -> Self {
+    /// Builds the table; `pages` are those of the sites, in their order. An upstream that `previous` has, word for word, is
+    /// kept with its pools and its state, and so are the labels of the metrics, what was counted against a
+    /// rate, and the passwords that were right.
+    pub fn build(config: &Config, pages: Vec<Pages>, previous: Option<&Self>) -> Self {
         let mut labels = previous.map(|table| table.labels.clone()).unwrap_or_default();
         let mut gates = Gates::after(previous.map(|table| &table.gates));
         let mut upstreams = HashMap::new();
@@ -106,8 +113,10 @@ impl Table {
             .sites
             .iter()
             .enumerate()
-            .map(|(index, site)| {
-                Arc::new(SiteEntry::build(index, site, &mut upstream, &mut labels, &mut gates))
+            .zip(pages.into_iter().chain(std::iter::repeat_with(Pages::default)))
+            .map(|((index, site), pages)| {
+                let entry = SiteEntry::build(index, site, &mut upstream, &mut labels, &mut gates);
+                Arc::new(SiteEntry { pages, ..entry })
             })
             .collect();
         let mut rows: Box<[Names]> = config.rows.iter().map(|_| Names::default()).collect();
@@ -172,6 +181,8 @@ impl SiteEntry {
             index,
             gate: site.gate.clone(),
             hsts: site.hsts,
+            pages: Pages::default(),
+            maintenance: Maintenance::of(&site.errors),
             canonical,
             rows: site.rows.as_slice().into(),
             series: labels.series(&name, ""),
@@ -302,8 +313,8 @@ mod tests {
 
     use super::*;
     use crate::config::model::{
-        AccessLog, Acme, Admin, Balance, Bind, Buffers, Certificate, Kind, Limits, Log, LogFormat, LogLevel,
-        Place, Process, Row, Serve, Store, Target, Tls, TlsVersion,
+        AccessLog, Acme, Admin, Balance, Bind, Buffers, Certificate, Errors, Kind, Limits, Log, LogFormat,
+        LogLevel, Place, Process, Row, Serve, Store, Target, Tls, TlsVersion,
     };
 
     #[test]
@@ -311,7 +322,7 @@ mod tests {
         let mut second = site(&["b.example.com", "*.a.example.com"], &[], &[]);
         second.rows = vec![RowId(1)];
         let first = site(&["a.example.com", "*.example.com"], &["www.a.example.com"], &[]);
-        let table = Table::build(&config(vec![first, second]), None);
+        let table = Table::build(&config(vec![first, second]), Vec::new(), None);
         for (row, host, expected) in [
             (0, "a.example.com", Some(0)),
             (0, "www.a.example.com", Some(0)),
@@ -337,7 +348,7 @@ mod tests {
     #[test]
     fn the_longest_prefix_wins_and_exact_before_it() {
         let routes = ["/", "/admin/", "/admin/log", "= /admin/", "/static", "= /x"];
-        let table = Table::build(&config(vec![site(&["a.example.com"], &[], &routes)]), None);
+        let table = Table::build(&config(vec![site(&["a.example.com"], &[], &routes)]), Vec::new(), None);
         for (path, expected) in [
             ("/", "/"),
             ("/admin", "/"),
@@ -363,14 +374,14 @@ mod tests {
     fn an_unchanged_upstream_is_kept() {
         let before =
             config(vec![site(&["a.example.com"], &[], &["/"]), site(&["b.example.com"], &[], &["/"])]);
-        let old = Table::build(&before, None);
+        let old = Table::build(&before, Vec::new(), None);
         assert_eq!(old.upstreams().count(), 1, "equal upstreams are one");
         let mut after = before.clone();
         after.sites.remove(0);
         let mut changed = proxy();
         changed.connect_timeout *= 2;
         after.sites[0].routes.push(route("/ws/", Action::Proxy(changed)));
-        let new = Table::build(&after, Some(&old));
+        let new = Table::build(&after, Vec::new(), Some(&old));
         let of = |table: &Table, path: &str| match &table.sites()[0].route(path.as_bytes()).unwrap().action {
             RouteAction::Proxy(upstream) => Arc::clone(upstream),
             _ => panic!("a proxy route"),
@@ -386,7 +397,7 @@ mod tests {
             paths in proptest::collection::vec("/[abc/]{0,8}", 8),
         ) {
             let routes: Vec<&str> = prefixes.iter().map(String::as_str).collect();
-            let table = Table::build(&config(vec![site(&["a.example.com"], &[], &routes)]), None);
+            let table = Table::build(&config(vec![site(&["a.example.com"], &[], &routes)]), Vec::new(), None);
             for path in paths {
                 let naive = routes.iter().filter(|prefix| path.starts_with(**prefix)).max_by_key(|p| p.len());
                 let got = table.sites()[0].route(path.as_bytes()).map(spelled);
@@ -435,6 +446,7 @@ mod tests {
             client_ca: None,
             client_ca_place: Place::default(),
             hsts: None,
+            errors: Errors::default(),
             routes: routes.iter().map(|path| route(path, Action::Proxy(proxy()))).collect(),
         }
     }

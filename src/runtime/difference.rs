@@ -139,6 +139,7 @@ fn same_site((old, a): (&Config, &Site), (new, b): (&Config, &Site)) -> bool {
         && a.certificate == b.certificate
         && a.client_ca == b.client_ca
         && a.hsts == b.hsts
+        && a.errors.is_same(&b.errors)
         && same_routes()
 }
 

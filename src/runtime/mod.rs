@@ -9,6 +9,7 @@ mod drain;
 mod explain;
 pub mod inventory;
 mod listeners;
+mod maintenance;
 mod privileges;
 mod reload;
 mod scrape;

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use super::difference::{difference, keep_fixed};
 use super::listeners::Prepared;
+use super::maintenance;
 use super::server::{Edge, warn};
 use crate::admin::listen::{self, Listener};
 use crate::admin::{Difference, Reloaded};
 use crate::config::model::{Bind, Config, Listen, Row};
-use crate::config::problem::{Problem, SourceText, render};
+use crate::config::problem::{Problem, Problems, SourceText, render};
 use crate::net::listen::{BindError, Bound};
 use crate::observe::access::Destination;
 use crate::snapshot::Snapshot;
@@ -64,9 +65,14 @@ impl Edge {
         let mut warnings = std::mem::take(&mut loaded.warnings);
         let source = Arc::clone(&loaded.source);
         let shared = Arc::clone(&self.shared);
-        let (snapshot, more) = off_thread(move || Snapshot::build(loaded, Some(&old), &shared, port))
-            .await?
-            .map_err(|problems| problems.to_string())?;
+        let (snapshot, more) = off_thread(move || {
+            let built = Snapshot::build(loaded, Some(&old), &shared, port)?;
+            // Its sites begin as those that run are.
+            maintenance::look(&built.0, false);
+            Ok::<_, Problems>(built)
+        })
+        .await?
+        .map_err(|problems| problems.to_string())?;
         warnings.extend(more);
         Ok(Next { snapshot, rows, shown, access, difference, warnings, source })
     }

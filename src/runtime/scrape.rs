@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::inventory;
+use super::{inventory, maintenance};
 use crate::acme::progress::Progress;
 use crate::admin::certificates::{Certificate, Certificates};
 use crate::observe::access::Access;
@@ -115,6 +115,13 @@ impl Scraped {
         text.sample(&[], snapshot.config.process.workers);
         text.gauge("vestibule_connections_limit", "The most client connections at once");
         text.sample(&[], snapshot.config.limits.connections);
+        text.gauge(
+            "vestibule_site_in_maintenance",
+            "1 for each site that is in maintenance; others are not listed",
+        );
+        for site in maintenance::list(snapshot) {
+            text.sample(&[("site", &site)], 1);
+        }
         text.counter("vestibule_access_lines_dropped_total", "Access lines that could not be written");
         text.sample(&[], self.access.dropped());
         let labels = [("version", env!("CARGO_PKG_VERSION"))];

@@ -16,7 +16,7 @@ use super::privileges::{self, DropError, Target};
 use super::scrape::Scraped;
 use super::signals::{Signals, Told};
 use super::workers::Workers;
-use super::{certificates, drain, explain, inventory};
+use super::{certificates, drain, explain, inventory, maintenance};
 use crate::acme::command::Command;
 use crate::acme::import::Lineages;
 use crate::acme::manager;
@@ -191,6 +191,7 @@ impl Edge {
         let told = leaving.clone();
         tokio::spawn(async move { server.run(asking, told).await });
         tokio::spawn(certificates::watch(live.clone()));
+        tokio::spawn(maintenance::watch(live.clone()));
         let (commands, told) = mpsc::channel(8);
         let progress = Progress::default();
         let managing = manager::run(live.clone(), Arc::clone(&shared), store, told, progress.clone());
@@ -283,6 +284,10 @@ impl Edge {
                     drop(reply.send(explain::explain(&recent, &snapshot, taken, &id)));
                 });
             }
+            Ask::Maintenance(on, name, reply) => {
+                let snapshot = self.live.load();
+                tokio::task::spawn_blocking(move || reply.send(maintenance::turn(&snapshot, &name, on)));
+            }
             Ask::Certificate(wish, name, reply) => {
                 let told =
                     inventory::told(wish, name, Arc::clone(&self.live.load().config), self.commands.clone());
@@ -317,6 +322,7 @@ impl Edge {
             connections: self.workers.open(),
             rows: config.rows.iter().map(row).collect(),
             sites: config.sites.iter().filter_map(site).collect(),
+            maintenance: maintenance::list(&snapshot),
         }
     }
 }
@@ -336,6 +342,7 @@ fn first_snapshot(
 ) -> Result<Live, RunError> {
     let (snapshot, warnings) = Snapshot::build(loaded, None, shared, |bind| listeners.port(prepared, bind))?;
     warn(&warnings);
+    maintenance::look(&snapshot, true);
     Ok(Live::new(snapshot))
 }
 

@@ -301,6 +301,7 @@ mod tests {
             client_ca: None,
             client_ca_place: Place::default(),
             hsts: None,
+            errors: crate::config::model::Errors::default(),
             routes: Vec::new(),
         };
         let tls = Tls { min_version: TlsVersion::V1_2 };

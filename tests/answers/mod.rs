@@ -1,6 +1,7 @@
 //! What the edge does with answers of its own accord.
 
 mod compress;
+mod errors;
 mod headers;
 
 use crate::support::client::NAME;

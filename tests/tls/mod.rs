@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use vestibule::addr::Gate;
-use vestibule::config::model::{Certificate, Place, Site, Tls, TlsVersion};
+use vestibule::config::model::{Certificate, Errors, Place, Site, Tls, TlsVersion};
 use vestibule::name::HostPattern;
 use vestibule::tls::challenges::Book;
 use vestibule::tls::{Alpn, Authority, Reason, Shared, SiteTls, StoreError};
@@ -151,6 +151,7 @@ fn bare_site(names: &[&str], certificate: Certificate) -> Site {
         client_ca: None,
         client_ca_place: Place { span: 30..40, path: "site[0].client_ca".into() },
         hsts: None,
+        errors: Errors::default(),
         routes: Vec::new(),
     }
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Place, Policy, Proxy, RowId};
+use super::{Errors, Place, Policy, Proxy, RowId};
 use crate::addr::Gate;
 use crate::name::{HostPattern, Hostname};
 
@@ -28,6 +28,8 @@ pub struct Site {
     pub client_ca_place: Place,
     /// Strict-Transport-Security's max-age (RFC 6797); None leaves the header to Django.
     pub hsts: Option<Duration>,
+    /// What it answers where the edge itself has to.
+    pub errors: Errors,
     /// Longest match is the table's work; the order here is the file's, and the site's own upstream, where it has
     /// one, is a route for the prefix `/` at the end.
     pub routes: Vec<Route>,

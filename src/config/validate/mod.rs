@@ -6,6 +6,7 @@ mod auth;
 mod compress;
 mod dns;
 mod edge;
+mod errors;
 mod files;
 mod headers;
 mod listing;
@@ -105,9 +106,10 @@ fn is_named(config: &Config, name: &str) -> bool {
     let rows = config.rows.iter().map(|row| &row.gate);
     let sites = config.sites.iter().map(|site| &site.gate);
     let routes = config.sites.iter().flat_map(|site| &site.routes).map(|route| &route.gate);
+    let workmen = config.sites.iter().flat_map(|site| &site.errors.allow);
     let gates = rows.chain(sites).chain(routes).flat_map(|gate| gate.allow.iter().chain(&gate.deny));
     let proxies = config.rows.iter().filter_map(|row| row.proxy_protocol.as_ref()).flatten();
     let trusted = config.client_address.iter().flat_map(|client| &client.trusted);
     let admin = config.admin.listen.iter().flat_map(|listen| &listen.allow);
-    gates.chain(proxies).chain(trusted).chain(admin).any(|source| &*source.name == name)
+    gates.chain(workmen).chain(proxies).chain(trusted).chain(admin).any(|source| &*source.name == name)
 }

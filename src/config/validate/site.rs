@@ -12,7 +12,7 @@ use super::super::units::show_duration;
 use super::ports::{Ports, gate};
 use super::route::Site as Inherited;
 use super::sources::Sources;
-use super::{Home, auth, compress, dns, files, headers, names, rate, route, target};
+use super::{Home, auth, compress, dns, errors, files, headers, names, rate, route, target};
 use crate::addr::Gate;
 use crate::name::HostPattern;
 
@@ -77,6 +77,7 @@ fn one(
         client_ca,
         client_ca_place,
         hsts,
+        errors: errors::read(table, sources, defaults.home),
         routes,
     })
 }

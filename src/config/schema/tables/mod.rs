@@ -26,6 +26,7 @@ pub static TABLES: &[&Table] = &[
     &AUTH,
     &HEADERS,
     &COMPRESS,
+    &ERRORS,
     &CERTIFICATE,
     &SOURCE_FILE,
     &ACME,

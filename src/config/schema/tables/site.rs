@@ -1,8 +1,8 @@
 //! The sites.
 
 use super::{
-    BODY, Choice, Duration, Either, Flag, Is, Kind, Map, Nothing, Path, Size, Sources, Table, Tables, Text,
-    Texts, Whole, Wrong, key, later,
+    BODY, Choice, Duration, Either, Flag, Is, Key, Kind, Map, Nothing, Path, Size, Sources, Table, Tables,
+    Text, Texts, Whole, Wrong, key, later,
 };
 
 /// `[[site]]`
@@ -60,7 +60,12 @@ pub static SITE: Table = Table {
             Is("false"),
             "Compress answers: zstd, br or gzip, as the client takes them",
         ),
-        later("errors", "Error pages of your own"),
+        key(
+            "errors",
+            Kind::Table(&ERRORS),
+            Nothing,
+            "Pages of your own for what the edge itself answers; maintenance",
+        ),
     ],
 };
 
@@ -220,6 +225,41 @@ pub static HEADERS: Table = Table {
         key("remove", Texts("Server"), Nothing, "Each is taken off"),
     ],
 };
+
+/// `[site.errors]`
+pub static ERRORS: Table = Table {
+    header: "[site.errors]",
+    doc: "Pages of your own for what the edge itself answers, read at every load; {status} and {request_id} are filled in",
+    keys: &[
+        page("400", "A request that is malformed"),
+        page("401", "Nobody has said who asks"),
+        page("403", "An address that is not allowed"),
+        page("404", "Nothing is there"),
+        page("405", "A method that is not served"),
+        page("408", "A request that did not come to its end"),
+        page("413", "A body over the limit"),
+        page("429", "Too many requests"),
+        page("500", "A mistake of the edge's own"),
+        page("502", "An upstream that gave no answer"),
+        page("503", "No upstream is up"),
+        page("504", "An upstream that took too long"),
+        page("507", "No room for a request's body"),
+        page("4xx", "Any other status from 400 to 499"),
+        page("5xx", "Any other status from 500 to 599"),
+        page("maintenance", "Shown, with 503, while the site is in maintenance"),
+        key(
+            "maintenance_file",
+            Path,
+            Nothing,
+            "The site is in maintenance while this file exists; /srv/maintenance.on where there is a page for it",
+        ),
+        key("maintenance_allow", Sources, Nothing, "Who is served all the same"),
+    ],
+};
+
+const fn page(name: &'static str, doc: &'static str) -> Key {
+    key(name, Path, Nothing, doc)
+}
 
 /// `[site.compress]`, and `compress` of a route.
 pub static COMPRESS: Table = Table {
