@@ -34,7 +34,7 @@ fn table(sites: usize) -> Table {
         );
     }
     let loaded = config::parse(text, Path::new("bench.toml")).unwrap_or_else(|problems| panic!("{problems}"));
-    Table::build(&loaded.config, Vec::new(), None)
+    Table::build(&loaded.config, Vec::new(), None, None)
 }
 
 fn sites(c: &mut Criterion) {

@@ -109,6 +109,9 @@ pub enum Fault {
     /// The upstream said nothing for longer than `response_timeout`.
     #[error("the upstream did not answer in time")]
     ResponseTimeout,
+    /// The upstream has as much to do as it may. Nothing was sent.
+    #[error("the upstream has too much to do: {0}")]
+    Busy(&'static str),
     /// The edge is at a limit of its own, or about to leave.
     #[error("the edge cannot take the request now: {0}")]
     Unavailable(&'static str),
@@ -143,7 +146,9 @@ impl Fault {
                 StatusCode::BAD_GATEWAY
             }
             Self::ConnectTimeout | Self::ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
-            Self::Unavailable(_) | Self::Down { .. } | Self::Maintenance => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable(_) | Self::Busy(_) | Self::Down { .. } | Self::Maintenance => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Internal(_) | Self::FileBroken { .. } => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -196,6 +201,7 @@ impl Fault {
             Self::UpstreamBroken { .. } => "upstream_broken",
             Self::ConnectTimeout => "connect_timeout",
             Self::ResponseTimeout => "response_timeout",
+            Self::Busy(_) => "busy",
             Self::Unavailable(_) => "unavailable",
             Self::Maintenance => "maintenance",
             Self::Internal(_) => "internal",

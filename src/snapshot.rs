@@ -11,13 +11,16 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use crate::config;
-use crate::config::model::{Action, Bind, Certificate, Config, Row, RowId, Serve, Site};
+use crate::config::model::{
+    Action, Balance, Bind, Certificate, Config, Place, Route, Row, RowId, Serve, Site,
+};
 use crate::config::problem::{Problem, Problems};
 use crate::files::Folder;
 use crate::name::HostPattern;
 use crate::route::{Pages, SiteEntry, Table};
 use crate::tls::challenges::Book;
 use crate::tls::{Authority, Shared, SiteTls, StoreError, TlsProblem};
+use crate::upstream::sticky::Key;
 
 /// The running configuration.
 #[derive(Debug)]
@@ -56,10 +59,12 @@ impl Snapshot {
         let Certificates { mut problems, warnings, .. } = certificates;
         problems.extend(missing_folders(&config));
         let pages = pages(&config, &mut problems);
+        let key = sticky_key(&config).map_err(|problem| problems.push(problem)).ok().flatten();
         Problems::check(&loaded.source, problems)?;
+        let older = previous.map(|previous| &previous.table);
         let snapshot = Self {
             generation: previous.map_or(1, |previous| previous.generation + 1),
-            table: Table::build(&config, pages, previous.map(|previous| &previous.table)),
+            table: Table::build(&config, pages, older, key.as_ref()),
             rows: config.rows.iter().enumerate().map(|(index, row)| (row.bind, RowId(index))).collect(),
             ports: config.rows.iter().map(|row| port(row.bind)).collect(),
             tls: tls.into(),
@@ -263,6 +268,17 @@ fn pages(config: &Config, problems: &mut Vec<Problem>) -> Vec<Pages> {
         }
     };
     config.sites.iter().map(load).collect()
+}
+
+/// What sticky cookies are made with, where there are any.
+fn sticky_key(config: &Config) -> Result<Option<Arc<Key>>, Problem> {
+    let is_sticky =
+        |route: &Route| matches!(&route.action, Action::Proxy(proxy) if proxy.balance == Balance::Sticky);
+    if !config.sites.iter().flat_map(|site| &site.routes).any(is_sticky) {
+        return Ok(None);
+    }
+    let wrong = |error: StoreError| Problem::new(Place::default(), error.to_string(), "");
+    Key::open(&config.store.path).map(|key| Some(Arc::new(key))).map_err(wrong)
 }
 
 fn problem(problem: TlsProblem) -> Problem {

@@ -3,7 +3,7 @@
 //!
 //! `POST /v1/reload` answers a [`Reloaded`], `GET /v1/status` a [`Status`], `GET /v1/certificates` the
 //! [`Certificates`], `POST /v1/certificates/renew?name=…` and `…/revoke?name=…` a [`Told`], `POST /v1/maintenance/on?name=…` and `…/off?name=…`
-//! too, `GET /v1/explain?id=…` an [`Explained`]. A field is never renamed or given
+//! too, `POST /v1/drain?name=…` and `/v1/undrain?name=…` as well, `GET /v1/explain?id=…` an [`Explained`]. A field is never renamed or given
 //! another meaning within `/v1`; new ones may appear.
 //!
 //! What only shows is there over TCP too, where `[admin] listen` says so ([`listen`]): `GET /metrics` is the text that
@@ -14,6 +14,7 @@ pub mod client;
 pub mod explain;
 pub mod listen;
 pub mod server;
+pub mod upstreams;
 mod web;
 
 use std::time::Duration;
@@ -22,6 +23,7 @@ use certificates::{Certificates, Told, Wish};
 use explain::Explained;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
+use upstreams::UpstreamStatus;
 
 use crate::observe::metrics::Dialect;
 pub use web::Leaving;
@@ -46,6 +48,15 @@ pub enum Ask {
     Maintenance(bool, String, oneshot::Sender<Told>),
     /// To do something with the certificate for a name, as it was typed.
     Certificate(Wish, String, oneshot::Sender<Told>),
+    /// To give a target, by the name that was typed, no new requests; with `undo`, to give it some again.
+    Drain {
+        /// A target, or one of its addresses.
+        name: String,
+        /// Whether it is to have requests again.
+        undo: bool,
+        /// What became of it.
+        reply: oneshot::Sender<Told>,
+    },
 }
 
 /// How the edge is.
@@ -72,6 +83,9 @@ pub struct Status {
     /// Those of them that are in maintenance.
     #[serde(default)]
     pub maintenance: Vec<String>,
+    /// What stands behind the sites, by name.
+    #[serde(default)]
+    pub upstreams: Vec<UpstreamStatus>,
 }
 
 /// A row that listens.

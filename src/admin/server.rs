@@ -17,6 +17,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
 use super::certificates::{Told, Wish};
+use super::upstreams::decoded;
 use super::web;
 use super::{Ask, Leaving, PAUSE};
 
@@ -155,12 +156,16 @@ async fn answer(
         (&Method::POST, "/v1/certificates/revoke") => reply(wish(&asks, Wish::Revoke, &request).await),
         (&Method::POST, "/v1/maintenance/on") => reply(maintenance(&asks, true, &request).await),
         (&Method::POST, "/v1/maintenance/off") => reply(maintenance(&asks, false, &request).await),
+        (&Method::POST, "/v1/drain") => reply(drain(&asks, false, &request).await),
+        (&Method::POST, "/v1/undrain") => reply(drain(&asks, true, &request).await),
         (
             _,
             "/v1/reload"
             | "/v1/status"
             | "/v1/certificates"
             | "/v1/explain"
+            | "/v1/drain"
+            | "/v1/undrain"
             | "/v1/certificates/renew"
             | "/v1/certificates/revoke"
             | "/v1/maintenance/on"
@@ -183,6 +188,13 @@ async fn maintenance(asks: &mpsc::Sender<Ask>, on: bool, request: &Request<Incom
 async fn wish(asks: &mpsc::Sender<Ask>, wish: Wish, request: &Request<Incoming>) -> Option<Told> {
     let name = value_of("name=", request);
     ask(asks, |reply| Ask::Certificate(wish, name, reply)).await
+}
+
+async fn drain(asks: &mpsc::Sender<Ask>, undo: bool, request: &Request<Incoming>) -> Option<Told> {
+    let Some(name) = decoded(&value_of("name=", request)) else {
+        return Some(Told { ok: false, message: "the name is not percent-encoded".to_owned() });
+    };
+    ask(asks, |reply| Ask::Drain { name, undo, reply }).await
 }
 
 pub(super) async fn ask<T>(
@@ -234,6 +246,7 @@ mod tests {
             rows: Vec::new(),
             sites: Vec::new(),
             maintenance: Vec::new(),
+            upstreams: Vec::new(),
         }
     }
 
@@ -249,6 +262,9 @@ mod tests {
                     reply.send(Explained { request, kept: 1 }).unwrap();
                 }
                 Ask::Maintenance(on, name, reply) => reply.send(Told { ok: on, message: name }).unwrap(),
+                Ask::Drain { name, undo, reply } => {
+                    reply.send(Told { ok: !undo, message: name }).unwrap();
+                }
                 Ask::Certificate(wish, name, reply) => {
                     reply.send(Told { ok: wish == Wish::Renew, message: name }).unwrap();
                 }

@@ -8,6 +8,8 @@ use http::Method;
 use serde::de::DeserializeOwned;
 
 use super::{Failure, Format, RunningEdge, files, print, print_json};
+use crate::admin::certificates::Told;
+use crate::admin::upstreams::{TargetStatus, encoded};
 use crate::admin::{Reloaded, Status, client};
 
 /// `vestibule reload`
@@ -31,6 +33,14 @@ pub(super) fn status(edge: &RunningEdge, format: Format) -> Result<(), Failure> 
     }
 }
 
+/// `vestibule drain UPSTREAM`
+pub(super) fn drain(name: &str, undo: bool, edge: &RunningEdge) -> Result<(), Failure> {
+    let word = if undo { "undrain" } else { "drain" };
+    let target = format!("/v1/{word}?name={}", encoded(name));
+    let told: Told = ask(&files::socket(edge)?, Method::POST, &target)?;
+    if told.ok { print(&format!("{}\n", told.message)) } else { Err(Failure::new(told.message)) }
+}
+
 fn table(status: &Status) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: &dyn std::fmt::Display| {
@@ -50,6 +60,34 @@ fn table(status: &Status) -> String {
         let note = if status.maintenance.contains(site) { " (in maintenance)" } else { "" };
         line("site", &format_args!("{site}{note}"));
     }
+    for upstream in &status.upstreams {
+        for target in &upstream.targets {
+            line("upstream", &shown(target));
+        }
+        if upstream.waiting > 0 {
+            line("waiting", &format_args!("{} requests for {}", upstream.waiting, upstream.name));
+        }
+    }
+    text
+}
+
+/// One address of an upstream in one line.
+fn shown(status: &TargetStatus) -> String {
+    let TargetStatus { target, address, state, busy, since, error } = status;
+    let mut text = target.clone();
+    if let Some(address) = address.as_ref().filter(|address| *address != target) {
+        let _ = write!(text, " at {address}");
+    }
+    let _ = write!(text, ": {state}");
+    if let Some(since) = since {
+        let _ = write!(text, " since {since}");
+    }
+    if *busy > 0 {
+        let _ = write!(text, ", {busy} in progress");
+    }
+    if let Some(error) = error {
+        let _ = write!(text, ", {}", error.escape_debug());
+    }
     text
 }
 
@@ -63,6 +101,7 @@ pub(super) fn ask<T: DeserializeOwned>(socket: &Path, method: Method, target: &s
 mod tests {
     use super::*;
     use crate::admin::RowStatus;
+    use crate::admin::upstreams::UpstreamStatus;
 
     #[test]
     fn a_status_is_a_table() {
@@ -71,6 +110,18 @@ mod tests {
             serve: "https".into(),
             addresses: vec!["0.0.0.0:443".into(), "[::]:443".into()],
         };
+        let target = |target: &str, address: &str, state: &str, busy, error: Option<&str>| TargetStatus {
+            target: target.into(),
+            address: Some(address.into()),
+            state: state.into(),
+            busy,
+            since: Some("2026-01-01T00:00:00Z".into()),
+            error: error.map(str::to_owned),
+        };
+        let targets = vec![
+            target("django:8000", "10.0.0.5:8000", "up", 2, None),
+            target("10.0.0.9:8000", "10.0.0.9:8000", "down", 0, Some("connection refused")),
+        ];
         let status = Status {
             pid: 7,
             version: "0.1.0".into(),
@@ -82,6 +133,11 @@ mod tests {
             rows: vec![row],
             sites: vec!["app.example.com".into(), "shop.example.com".into()],
             maintenance: vec!["shop.example.com".into()],
+            upstreams: vec![UpstreamStatus {
+                name: "django:8000, 10.0.0.9:8000".into(),
+                waiting: 3,
+                targets,
+            }],
         };
         let expected = "\
 version       0.1.0
@@ -94,6 +150,9 @@ connections   12
 port          443 https on 0.0.0.0:443, [::]:443
 site          app.example.com
 site          shop.example.com (in maintenance)
+upstream      django:8000 at 10.0.0.5:8000: up since 2026-01-01T00:00:00Z, 2 in progress
+upstream      10.0.0.9:8000: down since 2026-01-01T00:00:00Z, connection refused
+waiting       3 requests for django:8000, 10.0.0.9:8000
 ";
         assert_eq!(table(&status), expected);
     }

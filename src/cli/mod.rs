@@ -33,6 +33,7 @@ pub fn run() -> ExitCode {
         Command::Check(config) => check::run(config),
         Command::Reload(edge) => edge::reload(&edge),
         Command::Status { format, edge } => edge::status(&edge, format),
+        Command::Drain { upstream, undo, edge } => edge::drain(&upstream, undo, &edge),
         Command::Explain { id, edge, format } => explain::run(&id, &edge, format),
         Command::Maintenance { turn, site, edge } => maintenance::run(turn == Turn::On, &site, &edge),
         Command::Certs { command, edge } => match command.unwrap_or(Certs::List(edge)) {
@@ -89,13 +90,27 @@ enum Command {
     /// Takes the new configuration over as a whole or, with every problem on standard error and exit code 2, not at all.
     /// No connection is dropped.
     Reload(RunningEdge),
-    /// Show the running edge: its process, its ports, its connections, its sites
+    /// Show the running edge: its process, its ports, its connections, its sites, its upstreams
     Status {
         #[command(flatten)]
         edge: RunningEdge,
         /// For a person, or for a program
         #[arg(long, value_enum, default_value_t)]
         format: Format,
+    },
+    /// Give an upstream no new requests, as before it is taken down
+    ///
+    /// UPSTREAM is a target as the configuration has it, django-1:8000, or one address of one, as `vestibule status` shows
+    /// them. What it has in progress it may finish; idle connections to it are closed. It stays out through reloads, until
+    /// --undo or a restart of the edge.
+    Drain {
+        /// A target, or one of its addresses
+        upstream: String,
+        /// Give it requests again
+        #[arg(long)]
+        undo: bool,
+        #[command(flatten)]
+        edge: RunningEdge,
     },
     /// Tell what one request met: row, site, route, gates, upstream, tries, timings
     ///

@@ -1,6 +1,7 @@
 //! A request handed to its upstream, and the answer taken back.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -16,7 +17,7 @@ use super::response::{Payload, Response};
 use super::spool::{self, Ahead};
 use crate::addr::{ClientAddr, Permit, Route};
 use crate::fault::Fault;
-use crate::upstream::{Answer, Call, Outgoing, Upstream};
+use crate::upstream::{Answer, Call, Outgoing, Upstream, sticky};
 use crate::wire::Known;
 use crate::wire::{Body, Framing, Head, framing};
 
@@ -24,7 +25,7 @@ use crate::wire::{Body, Framing, Head, framing};
 pub(super) async fn forward(
     exchange: &mut Exchange,
     permit: Permit<Route>,
-    upstream: &Upstream,
+    upstream: &Arc<Upstream>,
     body: Option<Body>,
     limit: u64,
     interim: Interim<'_>,
@@ -73,6 +74,7 @@ async fn outgoing(
         chunked: framing == Framing::Chunked,
         method: if request.websocket { Method::GET } else { request.method.clone() },
         upgrade: request.websocket,
+        wants: upstream.cookie().and_then(|name| sticky::token(request.head.all(Known::Cookie), name)),
     })
 }
 
@@ -219,6 +221,9 @@ fn response(
     let at_once = events || !buffers.response || wants_no_buffer(&head);
     let nominated = head.nominated();
     head.retain(|known, name| !is_hop(known) && !is_among(&nominated, name));
+    if let Some(cookie) = call.cookie(upstream) {
+        head.push(b"set-cookie", &cookie);
+    }
     if status == StatusCode::SWITCHING_PROTOCOLS {
         let (io, behind) =
             call.into_tunnel().ok_or_else(|| Fault::internal("a tunnel without a connection"))?;

@@ -36,7 +36,7 @@ pub(super) fn fault(exchange: &mut Exchange, fault: Fault) -> Response {
             head.push(b"retry-after", itoa::Buffer::new().format(seconds).as_bytes());
         }
         Fault::Maintenance => head.push(b"retry-after", AFTER_MAINTENANCE),
-        Fault::Unavailable(_) | Fault::Down { .. } => head.push(b"retry-after", RETRY_AFTER),
+        Fault::Unavailable(_) | Fault::Busy(_) | Fault::Down { .. } => head.push(b"retry-after", RETRY_AFTER),
         Fault::ReadOnly => head.push(b"allow", b"GET, HEAD"),
         Fault::MethodNotAllowed => head.push(b"allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
         _ => {}

@@ -12,7 +12,8 @@ use crate::config::model::{Action, Config, PathPattern, Proxy, Route, RowId, Sit
 use crate::files::Folder;
 use crate::name::{HostPattern, Hostname};
 use crate::observe::metrics::{Labels, Series};
-use crate::upstream::Upstream;
+use crate::upstream::sticky::Key;
+use crate::upstream::{Drained, Upstream};
 
 /// Every site by row and name. A look-up costs one hash, two for a wildcard, however many sites there are.
 #[derive(Debug)]
@@ -20,6 +21,7 @@ pub struct Table {
     rows: Box<[Names]>,
     sites: Box<[Arc<SiteEntry>]>,
     upstreams: HashMap<Proxy, Arc<Upstream>>,
+    drained: Drained,
     labels: Labels,
     gates: Gates,
 }
@@ -103,12 +105,19 @@ struct Prefix {
 impl Table {
     /// Builds the table; `pages` are those of the sites, in their order. An upstream that `previous` has, word for word, is
     /// kept with its pools and its state, and so are the labels of the metrics, what was counted against a
-    /// rate, and the passwords that were right.
-    pub fn build(config: &Config, pages: Vec<Pages>, previous: Option<&Self>) -> Self {
+    /// rate, the passwords that were right, and what was drained. `key` is for sticky cookies.
+    pub fn build(
+        config: &Config,
+        pages: Vec<Pages>,
+        previous: Option<&Self>,
+        key: Option<&Arc<Key>>,
+    ) -> Self {
+        let drained = previous.map(|table| table.drained.clone()).unwrap_or_default();
         let mut labels = previous.map(|table| table.labels.clone()).unwrap_or_default();
         let mut gates = Gates::after(previous.map(|table| &table.gates));
         let mut upstreams = HashMap::new();
-        let mut upstream = |proxy: &Proxy| kept_or_new(proxy, &mut upstreams, previous);
+        let make = |proxy: &Proxy| Upstream::new(proxy, &drained, key);
+        let mut upstream = |proxy: &Proxy| kept_or_new(proxy, &mut upstreams, previous, make);
         let sites: Box<[_]> = config
             .sites
             .iter()
@@ -127,7 +136,7 @@ impl Table {
                 }
             }
         }
-        Self { rows, sites, upstreams, labels, gates: gates.settled() }
+        Self { rows, sites, upstreams, drained, labels, gates: gates.settled() }
     }
 
     /// The site that `host`, in its canonical form, names on a row.
@@ -147,6 +156,11 @@ impl Table {
     /// What the metrics call its sites and routes.
     pub fn labels(&self) -> &Labels {
         &self.labels
+    }
+
+    /// What a person has taken out.
+    pub fn drained(&self) -> &Drained {
+        &self.drained
     }
 
     /// Every upstream once, in no order.
@@ -273,12 +287,13 @@ fn kept_or_new(
     proxy: &Proxy,
     upstreams: &mut HashMap<Proxy, Arc<Upstream>>,
     previous: Option<&Table>,
+    make: impl FnOnce(&Proxy) -> Arc<Upstream>,
 ) -> Arc<Upstream> {
     if let Some(known) = upstreams.get(proxy) {
         return Arc::clone(known);
     }
     let kept = previous.and_then(|table| table.upstreams.get(proxy)).cloned();
-    let upstream = kept.unwrap_or_else(|| Upstream::new(proxy));
+    let upstream = kept.unwrap_or_else(|| make(proxy));
     upstreams.insert(proxy.clone(), Arc::clone(&upstream));
     upstream
 }
@@ -322,7 +337,7 @@ mod tests {
         let mut second = site(&["b.example.com", "*.a.example.com"], &[], &[]);
         second.rows = vec![RowId(1)];
         let first = site(&["a.example.com", "*.example.com"], &["www.a.example.com"], &[]);
-        let table = Table::build(&config(vec![first, second]), Vec::new(), None);
+        let table = Table::build(&config(vec![first, second]), Vec::new(), None, None);
         for (row, host, expected) in [
             (0, "a.example.com", Some(0)),
             (0, "www.a.example.com", Some(0)),
@@ -348,7 +363,8 @@ mod tests {
     #[test]
     fn the_longest_prefix_wins_and_exact_before_it() {
         let routes = ["/", "/admin/", "/admin/log", "= /admin/", "/static", "= /x"];
-        let table = Table::build(&config(vec![site(&["a.example.com"], &[], &routes)]), Vec::new(), None);
+        let table =
+            Table::build(&config(vec![site(&["a.example.com"], &[], &routes)]), Vec::new(), None, None);
         for (path, expected) in [
             ("/", "/"),
             ("/admin", "/"),
@@ -374,14 +390,14 @@ mod tests {
     fn an_unchanged_upstream_is_kept() {
         let before =
             config(vec![site(&["a.example.com"], &[], &["/"]), site(&["b.example.com"], &[], &["/"])]);
-        let old = Table::build(&before, Vec::new(), None);
+        let old = Table::build(&before, Vec::new(), None, None);
         assert_eq!(old.upstreams().count(), 1, "equal upstreams are one");
         let mut after = before.clone();
         after.sites.remove(0);
         let mut changed = proxy();
         changed.connect_timeout *= 2;
         after.sites[0].routes.push(route("/ws/", Action::Proxy(changed)));
-        let new = Table::build(&after, Vec::new(), Some(&old));
+        let new = Table::build(&after, Vec::new(), Some(&old), None);
         let of = |table: &Table, path: &str| match &table.sites()[0].route(path.as_bytes()).unwrap().action {
             RouteAction::Proxy(upstream) => Arc::clone(upstream),
             _ => panic!("a proxy route"),
@@ -397,7 +413,7 @@ mod tests {
             paths in proptest::collection::vec("/[abc/]{0,8}", 8),
         ) {
             let routes: Vec<&str> = prefixes.iter().map(String::as_str).collect();
-            let table = Table::build(&config(vec![site(&["a.example.com"], &[], &routes)]), Vec::new(), None);
+            let table = Table::build(&config(vec![site(&["a.example.com"], &[], &routes)]), Vec::new(), None, None);
             for path in paths {
                 let naive = routes.iter().filter(|prefix| path.starts_with(**prefix)).max_by_key(|p| p.len());
                 let got = table.sites()[0].route(path.as_bytes()).map(spelled);
@@ -422,6 +438,11 @@ mod tests {
             hold: second,
             retries: 2,
             balance: Balance::LeastBusy,
+            cookie: None,
+            concurrency: None,
+            queue: 1,
+            queue_timeout: second,
+            health: None,
             buffers: BUFFERS,
         }
     }

@@ -15,6 +15,7 @@ mod reload;
 mod scrape;
 mod server;
 mod signals;
+mod upstreams;
 mod workers;
 
 pub use privileges::{DropError, assume, is_root};

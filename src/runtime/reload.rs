@@ -89,6 +89,7 @@ impl Edge {
     async fn take_over(&mut self, next: Next) -> Reloaded {
         let Next { snapshot, rows, shown, access, difference, warnings, source } = next;
         let (config, generation) = (Arc::clone(&snapshot.config), snapshot.generation);
+        self.keeper.keep(snapshot.table.upstreams());
         let known: Vec<_> = self.live.swap(snapshot).config.rows.iter().map(|row| row.bind).collect();
         let Self { listeners, workers, .. } = self;
         listeners.commit(rows, |bind, bound| workers.listen(bind, bound));

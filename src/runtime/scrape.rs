@@ -1,5 +1,6 @@
 //! What a scrape is answered: what the workers have counted, and how the edge is just now.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -71,6 +72,7 @@ impl Scraped {
         requests(text, &reading, snapshot.table.labels());
         doors(text, &reading);
         buffers(text, &reading, &snapshot);
+        upstreams(text, &snapshot);
         certificates(text, &self.certificates(&snapshot).certificates);
         self.edge(text, &snapshot);
         process(text, self.started);
@@ -228,6 +230,42 @@ fn buffers(text: &mut Text, reading: &Reading, snapshot: &Snapshot) {
     text.sample(&[("where", "memory")], reading.buffered);
     let on_disk: u64 = snapshot.table.upstreams().map(|upstream| upstream.on_disk()).sum();
     text.sample(&[("where", "disk")], on_disk);
+}
+
+/// The members of upstreams, each once: two upstreams may lead to the same one.
+fn upstreams(text: &mut Text, snapshot: &Snapshot) {
+    let mut members: BTreeMap<(String, String), (bool, usize)> = BTreeMap::new();
+    let mut waiting: BTreeMap<String, usize> = BTreeMap::new();
+    for upstream in snapshot.table.upstreams() {
+        *waiting.entry(upstream.name()).or_default() += upstream.waiting();
+        for status in upstream.status() {
+            let key = (status.target, status.address.unwrap_or_default());
+            let (well, busy) = members.entry(key).or_insert((true, 0));
+            *well &= matches!(status.state, "up" | "warming");
+            *busy += status.busy;
+        }
+    }
+    text.gauge(
+        "vestibule_upstream_healthy",
+        "1 where an address of a target gets requests; the address is empty where the target's name leads to none",
+    );
+    for ((target, address), (well, _)) in &members {
+        text.sample(&[("upstream", target), ("address", address)], u8::from(*well));
+    }
+    text.gauge(
+        "vestibule_upstream_requests_in_flight",
+        "Requests that an address of a target has in progress",
+    );
+    for ((target, address), (_, busy)) in &members {
+        text.sample(&[("upstream", target), ("address", address)], *busy);
+    }
+    text.gauge(
+        "vestibule_upstream_requests_waiting",
+        "Requests that wait for a target to be up, or for a place at one",
+    );
+    for (name, count) in &waiting {
+        text.sample(&[("upstream", name)], *count);
+    }
 }
 
 fn certificates(text: &mut Text, certificates: &[Certificate]) {

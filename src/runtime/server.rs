@@ -16,7 +16,7 @@ use super::privileges::{self, DropError, Target};
 use super::scrape::Scraped;
 use super::signals::{Signals, Told};
 use super::workers::Workers;
-use super::{certificates, drain, explain, inventory, maintenance};
+use super::{certificates, drain, explain, inventory, maintenance, upstreams};
 use crate::acme::command::Command;
 use crate::acme::import::Lineages;
 use crate::acme::manager;
@@ -34,6 +34,7 @@ use crate::observe::log;
 use crate::observe::metrics::Metrics;
 use crate::snapshot::{Live, Snapshot};
 use crate::tls::Shared;
+use crate::upstream::Keeper;
 
 /// How long reading files, and writing the log, may each hold up the process's end.
 const LAST_WORK: Duration = Duration::from_secs(1);
@@ -149,6 +150,7 @@ pub(super) struct Edge {
     /// What `[admin] listen` asks for.
     pub(super) listener: Option<Listener>,
     pub(super) leaving: Leaving,
+    pub(super) keeper: Keeper,
     started: OffsetDateTime,
 }
 
@@ -198,6 +200,8 @@ impl Edge {
         tokio::task::spawn_local(managing);
         let started = OffsetDateTime::now_utc().truncate_to_second();
         let scraped = Scraped::new(metrics, live.clone(), access.clone(), started, progress.clone());
+        let keeper = Keeper::default();
+        keeper.keep(live.load().table.upstreams());
         let edge = Self {
             origin,
             live,
@@ -212,6 +216,7 @@ impl Edge {
             desk,
             listener,
             leaving,
+            keeper,
             started,
         };
         Ok((edge, signals, asks))
@@ -293,6 +298,9 @@ impl Edge {
                     inventory::told(wish, name, Arc::clone(&self.live.load().config), self.commands.clone());
                 tokio::spawn(async move { reply.send(told.await) });
             }
+            Ask::Drain { name, undo, reply } => {
+                drop(reply.send(upstreams::drain(&self.live.load(), &name, undo)));
+            }
             // Nobody else asks for this.
             Ask::Reload(_) => {}
         }
@@ -323,6 +331,7 @@ impl Edge {
             rows: config.rows.iter().map(row).collect(),
             sites: config.sites.iter().filter_map(site).collect(),
             maintenance: maintenance::list(&snapshot),
+            upstreams: upstreams::all(&snapshot),
         }
     }
 }

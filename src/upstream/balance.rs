@@ -1,131 +1,174 @@
-//! Which target is next.
+//! Which member is next.
 
+use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::member::{FULL, Member};
+use super::sticky::Token;
 use crate::config::model::Balance;
 
-/// How long a target that took no connection is asked only after all others.
-const REST: Duration = Duration::from_secs(1);
-
-/// The targets of one upstream, as all workers see them.
+/// How an upstream chooses.
 #[derive(Debug)]
-pub(super) struct Targets {
+pub(super) struct Chooser {
     balance: Balance,
-    states: Box<[Arc<State>]>,
     turn: AtomicUsize,
-    since: Instant,
 }
 
-/// How one target is doing.
-#[derive(Debug, Default)]
-struct State {
-    /// Requests that it has and has not answered to the end.
-    busy: AtomicUsize,
-    /// When it last took no connection, in milliseconds of [`Targets::since`]; 0 for never, or not since it last did.
-    failed: AtomicU64,
-}
+impl Chooser {
+    pub(super) fn new(balance: Balance) -> Self {
+        Self { balance, turn: AtomicUsize::new(0) }
+    }
 
-/// A request in a target's count.
-#[derive(Debug)]
-pub(super) struct Busy(Option<Arc<State>>);
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        if let Some(state) = &self.0 {
-            state.busy.fetch_sub(1, Ordering::Relaxed);
+    /// The member for a request, of those that `may` have it. `wants` is what the client's cookie names.
+    pub(super) fn choose<'m>(
+        &self,
+        members: &'m [Arc<Member>],
+        dice: &Dice,
+        wants: Option<&Token>,
+        may: impl Fn(&Member) -> bool,
+    ) -> Option<&'m Arc<Member>> {
+        if let [only] = members {
+            return may(only).then_some(only);
         }
-    }
-}
-
-impl Targets {
-    pub(super) fn new(count: usize, balance: Balance) -> Self {
-        let states = (0..count).map(|_| Arc::default()).collect();
-        Self { balance, states, turn: AtomicUsize::new(0), since: Instant::now() }
-    }
-
-    /// Every target once, the best first, those that rest last.
-    pub(super) fn in_order(&self) -> impl Iterator<Item = usize> + use<> {
-        let count = self.states.len();
-        let (first, resting) = if count > 1 { (self.first(), self.resting()) } else { (0, 0) };
-        let rests = move |index: &usize| *index < 64 && resting >> index & 1 == 1;
-        let turns = move || (0..count).map(move |turn| (first + turn) % count);
-        turns().filter(move |index| !rests(index)).chain(turns().filter(rests))
-    }
-
-    /// Counts a request to a target, where there is a choice to be made by the count.
-    pub(super) fn begin(&self, index: usize) -> Busy {
-        let state = self.states.get(index).filter(|_| self.states.len() > 1);
-        if let Some(state) = state {
-            state.busy.fetch_add(1, Ordering::Relaxed);
+        let wanted = |member: &&Arc<Member>| wants.is_some() && member.token.as_ref() == wants;
+        if let Some(member) = members.iter().find(wanted).filter(|member| may(member)) {
+            return Some(member);
         }
-        Busy(state.cloned())
-    }
-
-    /// Remembers whether a target took a connection.
-    pub(super) fn note(&self, index: usize, connected: bool) {
-        let now = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
-        if let Some(state) = self.states.get(index) {
-            state.failed.store(if connected { 0 } else { now }, Ordering::Relaxed);
-        }
-    }
-
-    fn first(&self) -> usize {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let count = self.states.len();
-        let in_turn = (0..count).map(|step| turn.wrapping_add(step) % count);
         match self.balance {
-            Balance::RoundRobin => turn % count,
-            // Of targets that are as busy, the next in turn.
-            Balance::LeastBusy => in_turn.min_by_key(|index| self.busy(*index)).unwrap_or_default(),
+            Balance::RoundRobin => self.in_turn(members, dice, may),
+            Balance::LeastBusy | Balance::Sticky => less_busy_of_two(members, dice, may),
         }
     }
 
-    fn busy(&self, index: usize) -> usize {
-        self.states.get(index).map_or(0, |state| state.busy.load(Ordering::Relaxed))
+    /// The next one, where those that have just joined are passed over now and then.
+    fn in_turn<'m>(
+        &self,
+        members: &'m [Arc<Member>],
+        dice: &Dice,
+        may: impl Fn(&Member) -> bool,
+    ) -> Option<&'m Arc<Member>> {
+        let first = self.turn.fetch_add(1, Ordering::Relaxed) % members.len().max(1);
+        let (before, from) = members.split_at_checked(first)?;
+        let turns = || from.iter().chain(before).filter(|member| may(member));
+        let takes = |member: &&Arc<Member>| {
+            member.weight() == FULL || dice.below(FULL.into()) < usize::from(member.weight())
+        };
+        turns().find(takes).or_else(|| turns().next())
+    }
+}
+
+/// Two are drawn, and the one with less to do for its weight is taken: nearly as even as the least busy of all, and many
+/// that choose at once do not all run to the same one.
+fn less_busy_of_two<'m>(
+    members: &'m [Arc<Member>],
+    dice: &Dice,
+    may: impl Fn(&Member) -> bool,
+) -> Option<&'m Arc<Member>> {
+    let able = || members.iter().filter(|member| may(member));
+    let count = able().count();
+    if count < 2 {
+        return able().next();
+    }
+    let first = dice.below(count);
+    let second = dice.below(count - 1);
+    let second = if second < first { second } else { second + 1 };
+    // What may have one can change between two looks.
+    let (Some(a), Some(b)) = (able().nth(first), able().nth(second)) else { return able().next() };
+    let load = |member: &Member, other: &Member| (member.busy() + 1) * usize::from(other.weight());
+    Some(if load(a, b) <= load(b, a) { a } else { b })
+}
+
+/// A source of numbers that need not be secret (xorshift64*).
+#[derive(Debug)]
+pub(super) struct Dice(Cell<u64>);
+
+impl Dice {
+    pub(super) fn new() -> Self {
+        Self(Cell::new(getrandom::u64().unwrap_or(1) | 1))
     }
 
-    /// Which of the first 64 targets rest, as bits.
-    fn resting(&self) -> u64 {
-        let now = self.since.elapsed();
-        let rests = |state: &Arc<State>| {
-            let failed = state.failed.load(Ordering::Relaxed);
-            failed != 0 && now < Duration::from_millis(failed) + REST
-        };
-        self.states
-            .iter()
-            .take(64)
-            .enumerate()
-            .fold(0, |bits, (index, state)| bits | u64::from(rests(state)) << index)
+    /// From 0 to one less than `end`, which is no more than 2^32.
+    pub(super) fn below(&self, end: usize) -> usize {
+        let mut state = self.0.get();
+        state ^= state >> 12;
+        state ^= state << 25;
+        state ^= state >> 27;
+        self.0.set(state);
+        let high = state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32;
+        usize::try_from((high * end as u64) >> 32).unwrap_or_default()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::member::{Address, Flag};
     use super::*;
 
-    fn order(targets: &Targets) -> Vec<usize> {
-        targets.in_order().collect()
+    fn members(count: u16) -> Vec<Arc<Member>> {
+        let address = |port| Address::Tcp(([127, 0, 0, 1], port).into(), None);
+        (0..count)
+            .map(|port| Member::new(0, address(port), Some([u8::try_from(port).unwrap(); 22]), false))
+            .collect()
+    }
+
+    fn chosen(
+        chooser: &Chooser,
+        members: &[Arc<Member>],
+        wants: Option<&Token>,
+        rounds: usize,
+    ) -> Vec<usize> {
+        let dice = Dice::new();
+        let mut counts = vec![0; members.len()];
+        for _ in 0..rounds {
+            let member = chooser.choose(members, &dice, wants, Member::is_available).unwrap();
+            let place = members.iter().position(|own| own.id == member.id).unwrap();
+            counts[place] += 1;
+        }
+        counts
     }
 
     #[test]
-    fn each_in_turn() {
-        let targets = Targets::new(3, Balance::RoundRobin);
-        assert_eq!([order(&targets), order(&targets)], [vec![0, 1, 2], vec![1, 2, 0]]);
+    fn each_in_turn_and_those_that_are_away_not_at_all() {
+        let (chooser, members) = (Chooser::new(Balance::RoundRobin), members(3));
+        assert_eq!(chosen(&chooser, &members, None, 300), [100, 100, 100]);
+        members[1].set(Flag::DOWN);
+        let counts = chosen(&chooser, &members, None, 300);
+        assert_eq!((counts[1], counts.iter().sum()), (0, 300));
     }
 
     #[test]
-    fn the_least_busy_first_and_those_that_rest_last() {
-        let targets = Targets::new(3, Balance::LeastBusy);
-        let (_first, second) = (targets.begin(0), targets.begin(1));
-        assert_eq!(order(&targets).first(), Some(&2));
-        drop(second);
-        let _third = targets.begin(2);
-        assert_eq!(order(&targets).first(), Some(&1));
-        targets.note(1, false);
-        assert_eq!(order(&targets).last(), Some(&1));
-        targets.note(1, true);
-        assert_eq!(order(&targets).first(), Some(&1));
+    fn the_less_busy_gets_more_and_the_busiest_nothing() {
+        let (chooser, members) = (Chooser::new(Balance::LeastBusy), members(3));
+        (0..5).for_each(|_| members[0].begin(0));
+        let counts = chosen(&chooser, &members, None, 1000);
+        assert!(counts[0] == 0 && counts[1] > 300 && counts[2] > 300, "{counts:?}");
+        (0..9).for_each(|_| members[1].begin(0));
+        let counts = chosen(&chooser, &members, None, 1000);
+        assert!(counts[1] == 0 && counts[0] > 200 && counts[2] > 500, "{counts:?}");
+        members[2].set(Flag::DRAINED);
+        assert_eq!(chosen(&chooser, &members, None, 10), [10, 0, 0]);
+    }
+
+    #[test]
+    fn one_that_has_just_joined_gets_less() {
+        for balance in [Balance::LeastBusy, Balance::RoundRobin] {
+            let (chooser, members) = (Chooser::new(balance), members(2));
+            members[0].recovered(1);
+            (0..4).for_each(|_| members[1].begin(0));
+            let counts = chosen(&chooser, &members, None, 1000);
+            assert!(counts[0] < 200, "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn a_cookie_is_followed_while_its_member_is_there() {
+        let (chooser, members) = (Chooser::new(Balance::Sticky), members(5));
+        (0..9).for_each(|_| members[3].begin(0));
+        assert_eq!(chosen(&chooser, &members, Some(&[3; 22]), 50), [0, 0, 0, 50, 0]);
+        members[3].set(Flag::DOWN);
+        assert_eq!(chosen(&chooser, &members, Some(&[3; 22]), 50)[3], 0);
+        let forged = chosen(&chooser, &members, Some(&[77; 22]), 50);
+        assert_eq!((forged[3], forged.iter().sum()), (0, 50));
     }
 }

@@ -10,10 +10,13 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::{Method, StatusCode};
 use http_body::Body as _;
 use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::time::Instant;
 
-use super::balance::Busy;
-use super::conn::{Conn, Io};
-use super::{Outgoing, Pools};
+use super::conn::{Conn, Io, Socket};
+use super::line::Place;
+use super::pool::{Busy, Lane};
+use super::sticky::Token;
+use super::{Outgoing, Upstream};
 use crate::fault::Fault;
 use crate::wire::Known;
 use crate::wire::chunked::{Decoded, Decoder, size_line};
@@ -52,11 +55,14 @@ pub enum Chunk {
 pub struct Call {
     /// None once it went back to its pool.
     conn: Option<Conn>,
-    _busy: Busy,
-    pools: Pools,
+    busy: Busy,
+    place: Option<Place>,
     timeout: Duration,
     method: Method,
     upgrade: bool,
+    wants: Option<Token>,
+    /// Whether the connection ended in good order before an answer came.
+    at_end: bool,
     again: Option<Box<dyn Fn() -> Body>>,
     sender: Sender,
     scanner: Scanner,
@@ -85,6 +91,8 @@ struct Sender {
     starved: bool,
     /// Whether the kernel took something since the last look.
     moved: bool,
+    /// How many octets the kernel took.
+    written: u64,
 }
 
 #[derive(Debug)]
@@ -105,8 +113,16 @@ enum Receiver {
     Done,
 }
 
+/// A connection for a request, and what the request is counted by.
+pub(super) struct Held {
+    pub(super) conn: Conn,
+    pub(super) busy: Busy,
+    pub(super) place: Option<Place>,
+}
+
 impl Call {
-    pub(super) fn new(conn: Conn, busy: Busy, pools: Pools, timeout: Duration, outgoing: Outgoing) -> Self {
+    pub(super) fn new(held: Held, timeout: Duration, outgoing: Outgoing) -> Self {
+        let Held { conn, busy, place } = held;
         let sender = Sender {
             front: outgoing.head.clone(),
             head: outgoing.head,
@@ -117,14 +133,17 @@ impl Call {
             phase: Phase::First,
             starved: false,
             moved: false,
+            written: 0,
         };
         Self {
             conn: Some(conn),
-            _busy: busy,
-            pools,
+            busy,
+            place,
             timeout,
             method: outgoing.method,
             upgrade: outgoing.upgrade,
+            wants: outgoing.wants,
+            at_end: false,
             again: outgoing.again,
             sender,
             scanner: Scanner::default(),
@@ -188,15 +207,31 @@ impl Call {
     }
 
     /// The connection itself, after a 101, with the bytes that came behind the head.
-    pub fn into_tunnel(mut self) -> Option<(Io, Bytes)> {
-        self.conn.take().map(|conn| (conn.io, conn.buffer.freeze()))
+    pub fn into_tunnel(self) -> Option<(Io, Bytes)> {
+        let (io, behind) = Io::new(self.conn?, self.busy, self.place);
+        Some((io, behind.freeze()))
+    }
+
+    /// The Set-Cookie field's value that is to bring the client back here; None where it needs none.
+    pub fn cookie(&self, upstream: &Upstream) -> Option<Vec<u8>> {
+        upstream.cookie()?;
+        upstream.cookie_for(&self.busy.0.member, self.wants.as_ref())
+    }
+
+    /// The member that it is with.
+    pub(super) fn lane(&self) -> &Lane {
+        &self.busy.0
+    }
+
+    /// Since when the connection had lain idle, where it was a reused one.
+    pub(super) fn reused_since(&self) -> Option<Instant> {
+        self.conn.as_ref().filter(|conn| conn.reused).map(|conn| conn.idle_since)
     }
 
     /// The request, where sending it again is safe, and none of its body is lost.
     pub(super) fn take_back(self) -> Option<Outgoing> {
         let untouched = !self.sender.touched;
-        let unwritten = untouched && self.sender.front.len() == self.sender.head.len();
-        if !(unwritten || self.method.is_idempotent()) {
+        if !(self.method.is_idempotent() || self.sender.written == 0 || self.is_undelivered()) {
             return None;
         }
         let body = match &self.again {
@@ -211,7 +246,14 @@ impl Call {
             chunked: self.sender.chunked,
             method: self.method,
             upgrade: self.upgrade,
+            wants: self.wants,
         })
+    }
+
+    /// Whether the other side had ended the connection before any of the request came.
+    fn is_undelivered(&self) -> bool {
+        let socket = self.conn.as_ref().map(|conn| &conn.socket);
+        self.at_end && socket.is_some_and(|socket| socket.is_undelivered(self.sender.written))
     }
 
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Answer, Fault>> {
@@ -226,8 +268,9 @@ impl Call {
             if conn.buffer.len() > MAX_RESPONSE_HEAD {
                 return Poll::Ready(Err(broken("the head is too long")));
             }
-            match poll_read_into(&mut conn.io, &mut conn.buffer, cx) {
+            match poll_read_into(&mut conn.socket, &mut conn.buffer, cx) {
                 Poll::Ready(Ok(0)) => {
+                    self.at_end = true;
                     return Poll::Ready(Err(self.ended(io::ErrorKind::UnexpectedEof.into())));
                 }
                 Poll::Ready(Ok(_)) => conn.deadline.clear(),
@@ -262,7 +305,7 @@ impl Call {
     /// Moves the request along. An error is the client's; what the upstream does not take is kept for later.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<(), Fault> {
         let Some(conn) = &mut self.conn else { return Ok(()) };
-        self.sender.poll(&mut conn.io, cx)
+        self.sender.poll(&mut conn.socket, cx)
     }
 
     /// Nothing can be read now. Who is waited for: the client, whose body has a deadline of its own, or the upstream?
@@ -301,14 +344,14 @@ impl Call {
         self.receiver = Receiver::Done;
         let Some(conn) = self.conn.take() else { return };
         if self.keep_alive && conn.buffer.is_empty() && matches!(self.sender.phase, Phase::Done) {
-            self.pools.put(conn);
+            self.busy.0.put(conn);
         }
     }
 }
 
 impl Sender {
     /// Writes what there is and asks the body for more, until one of them has to wait.
-    fn poll(&mut self, io: &mut Io, cx: &mut Context<'_>) -> Result<(), Fault> {
+    fn poll(&mut self, io: &mut Socket, cx: &mut Context<'_>) -> Result<(), Fault> {
         while !matches!(self.phase, Phase::Done | Phase::Broken(_)) {
             self.starved = false;
             match self.poll_write(io, cx) {
@@ -328,7 +371,7 @@ impl Sender {
         Ok(())
     }
 
-    fn poll_write(&mut self, io: &mut Io, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_write(&mut self, io: &mut Socket, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.has_bytes() {
             let slices = [IoSlice::new(&self.front), IoSlice::new(&self.data)];
             let written = ready!(Pin::new(&mut *io).poll_write_vectored(cx, &slices))?;
@@ -336,6 +379,7 @@ impl Sender {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.moved = true;
+            self.written += written as u64;
             let front = written.min(self.front.len());
             self.front.advance(front);
             self.data.advance(written - front);
@@ -434,7 +478,7 @@ impl Receiver {
             _ => room,
         };
         conn.buffer.reserve(room);
-        let read = std::pin::pin!(conn.io.read_buf(&mut conn.buffer)).as_mut().poll(cx);
+        let read = std::pin::pin!(conn.socket.read_buf(&mut conn.buffer)).as_mut().poll(cx);
         let lost =
             |source| Fault::UpstreamBroken { reason: "it broke off inside its answer", source: Some(source) };
         match ready!(read) {

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
@@ -11,27 +10,46 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
 
-use super::pool::Key;
+use super::line::Place;
+use super::pool::Busy;
+use super::unsent::unacknowledged;
 use crate::wire::deadline::Deadline;
 
 /// A connection and what belongs to it between two requests.
 #[derive(Debug)]
 pub(super) struct Conn {
-    pub(super) io: Io,
+    pub(super) socket: Socket,
     /// What was read and not yet used: empty while it is idle.
     pub(super) buffer: BytesMut,
     pub(super) deadline: Deadline,
-    pub(super) key: Key,
-    /// The target's address, for the access line.
-    pub(super) peer: Arc<str>,
     /// Whether it has carried a request before.
     pub(super) reused: bool,
     pub(super) idle_since: Instant,
 }
 
+impl Conn {
+    pub(super) fn new(socket: Socket) -> Self {
+        let (buffer, deadline) = Default::default();
+        Self { socket, buffer, deadline, reused: false, idle_since: Instant::now() }
+    }
+}
+
+/// A connection that speaks no HTTP any more. It counts as its member's for as long as it lives.
+pub struct Io {
+    socket: Socket,
+    _busy: Busy,
+    _place: Option<Place>,
+}
+
+impl Io {
+    pub(super) fn new(conn: Conn, busy: Busy, place: Option<Place>) -> (Self, BytesMut) {
+        (Self { socket: conn.socket, _busy: busy, _place: place }, conn.buffer)
+    }
+}
+
 /// The socket.
 #[derive(Debug)]
-pub enum Io {
+pub(super) enum Socket {
     /// Plain TCP.
     Tcp(TcpStream),
     /// A unix socket.
@@ -40,7 +58,13 @@ pub enum Io {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-impl Io {
+impl Socket {
+    /// Whether nothing of the `written` octets has reached the other side, which has ended the connection: its end was on its
+    /// way before any of them came. What TLS made of them is not known well enough.
+    pub(super) fn is_undelivered(&self, written: u64) -> bool {
+        matches!(self, Self::Tcp(tcp) if unacknowledged(tcp).is_ok_and(|count| count >= written))
+    }
+
     /// Whether nothing has come since the last answer: neither the end, nor bytes that nobody asked for and that the
     /// next client would be answered with. The kernel is asked each time, for what the event loop has seen is older.
     pub(super) fn is_quiet(&mut self) -> bool {
@@ -61,7 +85,7 @@ impl Io {
     }
 }
 
-impl AsyncRead for Io {
+impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(io) => Pin::new(io).poll_read(cx, buf),
@@ -71,7 +95,7 @@ impl AsyncRead for Io {
     }
 }
 
-impl AsyncWrite for Io {
+impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(io) => Pin::new(io).poll_write(cx, buf),
@@ -119,6 +143,26 @@ impl AsyncWrite for Io {
     }
 }
 
+impl AsyncRead for Io {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().socket).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().socket).poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().socket).poll_shutdown(cx)
+    }
+}
+
 fn peek(socket: &impl std::os::fd::AsFd) -> io::Result<usize> {
     let mut byte = [std::mem::MaybeUninit::uninit()];
     socket2::SockRef::from(socket).peek(&mut byte)
@@ -135,7 +179,7 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
     use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-    use super::Io;
+    use super::Socket;
 
     /// What came in one record with the answer is decrypted, and nowhere to be seen on the socket.
     #[tokio::test]
@@ -152,7 +196,7 @@ mod tests {
         let edge = async {
             let tcp = TcpStream::connect(address).await.unwrap();
             let tls = connector.connect(ServerName::try_from("a.test").unwrap(), tcp).await.unwrap();
-            let mut io = Io::Tls(Box::new(tls));
+            let mut io = Socket::Tls(Box::new(tls));
             io.read_exact(&mut [0; 6]).await.unwrap();
             assert!(!io.is_quiet());
             io.read_exact(&mut [0; 10]).await.unwrap();

@@ -1,45 +1,71 @@
-//! What stands behind the edge: targets, pools, and sending.
+//! What stands behind the edge: targets, the addresses that they lead to, pools, and sending.
 //!
 //! A request's way out: [`Upstream::call`] takes a [`Permit<Route>`], finds an idle connection or dials a
-//! target, and gives back the head of the answer and a [`Call`] from which its body is read. Everything happens in the
+//! member, and gives back the head of the answer and a [`Call`] from which its body is read. Everything happens in the
 //! task of the client's connection: there is no task for an upstream connection, and no channel.
+//!
+//! What needs no client happens on the control thread, once for the whole edge: the [`Keeper`] resolves names, asks
+//! members whether they are well, and lets those go that wait in the [`line`].
+//!
+//! - `member`: one address, how it is, and what it has to do; `balance`: which one is next
+//! - `group`: the members of one upstream, who join and leave
+//! - `search`: from a request to a connection; `call`: from a connection to an answer
+//! - `line`: who waits; `pool`: a worker's idle connections; `idle`: for how long they are good
+//! - `resolve`, `health`, `keeper`: what the control thread does
 
 mod balance;
 mod call;
 mod conn;
 mod dial;
+mod group;
+mod health;
+mod idle;
+mod keeper;
+mod line;
+mod member;
 mod pool;
 mod resolve;
+mod search;
+pub mod sticky;
+mod unsent;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::Method;
-use tokio::time::{Instant, sleep};
 
-use balance::{Busy, Targets};
+use balance::Chooser;
 pub use call::{Answer, Call, Chunk};
-use conn::Conn;
 pub use conn::Io;
+pub use group::{Drained, MemberStatus};
+use group::{Names, members_of};
+pub use keeper::Keeper;
+use line::Line;
+use member::Member;
 pub use pool::Pools;
+use sticky::{Key, Token};
 
 use crate::addr::{Permit, Route};
 use crate::config::model::Proxy;
 use crate::fault::Fault;
 use crate::wire::Body;
 
-/// How long a request that is held waits before it looks for a target again, at first and at most.
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_millis(250);
-
 /// One upstream of the configuration. Workers share it, each with connections of its own.
 #[derive(Debug)]
 pub struct Upstream {
     proxy: Proxy,
-    id: u64,
-    targets: Targets,
+    /// In the order of the configuration, and of their addresses.
+    members: ArcSwap<Vec<Arc<Member>>>,
+    names: Arc<Names>,
+    chooser: Chooser,
+    line: Line,
+    drained: Drained,
+    key: Option<Arc<Key>>,
+    /// Whether a [`Keeper`] looks after it.
+    is_kept: AtomicBool,
     disk: Arc<DiskBudget>,
 }
 
@@ -76,6 +102,8 @@ pub struct Outgoing {
     pub again: Option<Box<dyn Fn() -> Body>>,
     /// Whether the answer may be a 101.
     pub upgrade: bool,
+    /// What the client's cookie calls the member that it was at.
+    pub wants: Option<Token>,
 }
 
 /// What is known of a call for the access line, however it ends.
@@ -92,16 +120,20 @@ pub struct Trace {
 }
 
 impl Upstream {
-    /// A new upstream, with no connections yet.
-    pub fn new(proxy: &Proxy) -> Arc<Self> {
-        static IDS: AtomicU64 = AtomicU64::new(0);
-        let id = IDS.fetch_add(1, Ordering::Relaxed);
+    /// A new upstream, with no connections yet. `key` is there for sticky cookies.
+    pub fn new(proxy: &Proxy, drained: &Drained, key: Option<&Arc<Key>>) -> Arc<Self> {
         let disk = Arc::new(DiskBudget { left: AtomicU64::new(proxy.buffers.disk) });
+        let key = key.filter(|_| proxy.cookie.is_some()).cloned();
         Arc::new(Self {
-            proxy: proxy.clone(),
-            id,
-            targets: Targets::new(proxy.targets.len(), proxy.balance),
+            members: ArcSwap::from_pointee(members_of(proxy, drained, key.as_deref())),
+            names: Arc::new(Names::of(proxy)),
+            chooser: Chooser::new(proxy.balance),
+            line: Line::new(proxy.concurrency, proxy.queue),
+            drained: drained.clone(),
+            key,
+            is_kept: AtomicBool::new(false),
             disk,
+            proxy: proxy.clone(),
         })
     }
 
@@ -123,10 +155,10 @@ impl Upstream {
     /// Sends a request and waits for the first head of the answer, which may be an interim one.
     ///
     /// Where the connection ends without a byte of an answer, the request goes again on a fresh one, if sending it twice
-    /// is safe (RFC 9110 section 9.2.2) or nothing of it was sent: once for nothing where the connection was a pooled
-    /// one, `retries` times where it was fresh. A request that kills its worker is not tried on the whole pool.
+    /// is safe (RFC 9110 section 9.2.2) or nothing of it was delivered: once for nothing where the connection was a
+    /// pooled one, `retries` times where it was fresh. A request that kills its worker is not tried on the whole pool.
     pub async fn call(
-        &self,
+        self: &Arc<Self>,
         permit: Permit<Route>,
         pools: &Pools,
         mut outgoing: Outgoing,
@@ -135,76 +167,41 @@ impl Upstream {
         let mut retries = self.proxy.retries;
         let mut pooled = true;
         loop {
-            let (conn, busy) = self.connection_in_time(permit, pools, pooled, trace).await?;
-            let fresh = !conn.reused;
+            let held = self.connection(permit, pools, &outgoing, pooled, trace).await?;
             trace.tries += 1;
-            let mut call = Call::new(conn, busy, pools.clone(), self.proxy.response_timeout, outgoing);
-            match call.head().await {
-                Ok(answer) => return Ok((answer, call)),
-                Err(fault @ Fault::Unanswered { .. }) => {
-                    let left = if fresh { retries.checked_sub(1) } else { Some(retries) };
-                    let (Some(left), Some(again)) = (left, call.take_back()) else { return Err(fault) };
-                    (retries, outgoing, pooled) = (left, again, false);
+            let mut call = Call::new(held, self.proxy.response_timeout, outgoing);
+            let fault = match call.head().await {
+                Ok(answer) => {
+                    call.lane().member.answered();
+                    return Ok((answer, call));
                 }
-                Err(fault) => return Err(fault),
-            }
-        }
-    }
-
-    /// A connection as soon as a target takes one: while none does, a deploy most often, the request waits up to `hold`.
-    async fn connection_in_time(
-        &self,
-        permit: Permit<Route>,
-        pools: &Pools,
-        pooled: bool,
-        trace: &mut Trace,
-    ) -> Result<(Conn, Busy), Fault> {
-        let mut pause = FIRST_PAUSE;
-        let start = Instant::now();
-        loop {
-            let fault = match self.connection(permit, pools, pooled, trace).await {
-                Err(fault) if fault.never_sent() && !self.proxy.hold.is_zero() => fault,
-                settled => return settled,
+                Err(fault) => fault,
             };
-            let left = self.proxy.hold.saturating_sub(start.elapsed());
-            if left.is_zero() {
-                return Err(Fault::Down { source: Box::new(fault) });
-            }
-            sleep(pause.min(left)).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            let reused = self.learn(&call, &fault);
+            let left = if reused { Some(retries) } else { retries.checked_sub(1) };
+            let again = if matches!(fault, Fault::Unanswered { .. }) { call.take_back() } else { None };
+            let (Some(left), Some(again)) = (left, again) else { return Err(fault) };
+            (retries, outgoing, pooled) = (left, again, false);
         }
     }
 
-    /// A pooled connection or a fresh one, to the best target that takes it.
-    async fn connection(
-        &self,
-        permit: Permit<Route>,
-        pools: &Pools,
-        pooled: bool,
-        trace: &mut Trace,
-    ) -> Result<(Conn, Busy), Fault> {
-        let mut last = Fault::Unavailable("the upstream has no target");
-        for index in self.targets.in_order() {
-            let Some(target) = self.proxy.targets.get(index) else { continue };
-            let key = pool::Key { upstream: self.id, target: index };
-            if let Some(conn) = pooled.then(|| pools.take(key)).flatten() {
-                trace.peer = Some(conn.peer.clone());
-                trace.connect = None;
-                return Ok((conn, self.targets.begin(index)));
+    /// What a call that got no answer tells of its member. Whether the connection was a reused one.
+    fn learn(&self, call: &Call, fault: &Fault) -> bool {
+        let since = call.reused_since();
+        match (fault, since) {
+            (Fault::Unanswered { .. }, Some(since)) => call.lane().failed_reuse(since),
+            (Fault::Unanswered { .. } | Fault::ResponseTimeout, _) => {
+                self.unanswered(&call.lane().member, fault);
             }
-            let start = Instant::now();
-            // Boxed: dialing is rare, and its state is larger than all the rest of a request's.
-            let dialing =
-                Box::pin(pools.dialer().dial(permit, target, key, self.proxy.connect_timeout, trace));
-            let dialed = dialing.await;
-            trace.connect = Some(start.elapsed());
-            self.targets.note(index, dialed.is_ok());
-            match dialed {
-                Ok(conn) => return Ok((conn, self.targets.begin(index))),
-                Err(fault) => last = fault,
-            }
+            _ => {}
         }
-        Err(last)
+        since.is_some()
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.dismiss();
     }
 }
 

@@ -1,51 +1,124 @@
-//! Names to addresses.
+//! Names to addresses, as the machine's own settings say: /etc/hosts first, then the servers of /etc/resolv.conf with its
+//! search domains.
 
-use std::cell::OnceCell;
+use std::cell::RefCell;
 use std::io;
 use std::net::IpAddr;
-use std::time::Duration;
+use std::rc::Rc;
+use std::str::FromStr as _;
+use std::time::{Duration, Instant, SystemTime};
 
-use hickory_resolver::TokioResolver;
-use hickory_resolver::proto::rr::RecordType;
+use hickory_resolver::config::LookupIpStrategy;
+use hickory_resolver::lookup::Lookup;
+use hickory_resolver::proto::op::Query;
+use hickory_resolver::proto::rr::{Name, RecordType};
+use hickory_resolver::{Hosts, TokioResolver};
 
-/// The longest time for which an address is believed, whatever its TTL: Docker's resolver says ten minutes for a
+/// The bounds of the time for which an answer is believed, whatever its TTL: Docker's resolver says ten minutes for a
 /// container that a deploy replaces in one.
-const MAX_TTL: Duration = Duration::from_secs(5);
-/// The longest time for which a missing name is believed to be missing.
-const MAX_NEGATIVE_TTL: Duration = Duration::from_secs(1);
+const LEAST: Duration = Duration::from_secs(1);
+const MOST: Duration = Duration::from_secs(5);
+/// What says where names are looked up.
+const SETTINGS: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
 
-/// A worker's resolver, with the machine's own settings and a cache. Made at its first use.
+/// What a name leads to.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// In order, each once; never empty.
+    pub(super) addresses: Vec<IpAddr>,
+    /// How long it is believed.
+    pub(super) fresh: Duration,
+}
+
+/// Why a name leads nowhere.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Lost {
+    /// Nobody could say: what was known before may still hold.
+    #[error("the name cannot be looked up: {0}")]
+    Failed(String),
+    /// There is no such name, or it has no address.
+    #[error("the name has no address: {0}")]
+    Missing(String),
+}
+
+/// The edge's resolver. It keeps no answers: who asks knows when to ask again.
 #[derive(Default)]
-pub(super) struct Resolver(OnceCell<TokioResolver>);
+pub(super) struct Resolver(RefCell<Option<Rc<Settings>>>);
+
+/// The machine's settings, as they were when these were read.
+struct Settings {
+    read: [Option<SystemTime>; 2],
+    hosts: Hosts,
+    dns: TokioResolver,
+}
 
 impl Resolver {
-    /// Every address of a name, from the cache while its TTL lasts.
-    pub(super) async fn addresses(&self, host: &str) -> io::Result<Vec<IpAddr>> {
-        let found = self.get()?.lookup_ip(host).await.map_err(io::Error::other)?;
-        Ok(found.iter().collect())
-    }
-
-    /// Forgets a name, so that the next look asks for it anew.
-    pub(super) fn forget(&self, host: &str) {
-        if let Some(resolver) = self.0.get() {
-            resolver.clear_lookup_cache(host, RecordType::A);
-            resolver.clear_lookup_cache(host, RecordType::AAAA);
+    /// Every address of a name. May take as long as resolv.conf lets a server be silent.
+    pub(super) async fn addresses(&self, host: &str) -> Result<Found, Lost> {
+        let settings = self.settings().map_err(|error| Lost::Failed(error.to_string()))?;
+        let known = settings.of_hosts(host);
+        if !known.is_empty() {
+            return Ok(Found { addresses: known, fresh: MOST });
+        }
+        let found = settings.dns.lookup_ip(host).await.map_err(|error| {
+            let missing = error.is_no_records_found();
+            if missing { Lost::Missing(error.to_string()) } else { Lost::Failed(error.to_string()) }
+        })?;
+        let fresh = found.valid_until().saturating_duration_since(Instant::now()).clamp(LEAST, MOST);
+        match sorted(found.iter()) {
+            addresses if addresses.is_empty() => Err(Lost::Missing("an empty answer".to_owned())),
+            addresses => Ok(Found { addresses, fresh }),
         }
     }
 
-    fn get(&self) -> io::Result<&TokioResolver> {
-        if let Some(resolver) = self.0.get() {
-            return Ok(resolver);
+    /// The settings, read again where the files have changed.
+    fn settings(&self) -> io::Result<Rc<Settings>> {
+        let written = SETTINGS.map(|path| std::fs::metadata(path).and_then(|file| file.modified()).ok());
+        let mut own = self.0.borrow_mut();
+        match &*own {
+            Some(settings) if settings.read == written => Ok(Rc::clone(settings)),
+            _ => Ok(Rc::clone(own.insert(Rc::new(Settings::read(written)?)))),
         }
-        let made = build()?;
-        Ok(self.0.get_or_init(|| made))
     }
 }
 
-fn build() -> io::Result<TokioResolver> {
-    let mut builder = TokioResolver::builder_tokio().map_err(io::Error::other)?;
-    let options = builder.options_mut();
-    options.positive_max_ttl = Some(MAX_TTL);
-    options.negative_max_ttl = Some(MAX_NEGATIVE_TTL);
-    builder.build().map_err(io::Error::other)
+impl Settings {
+    fn read(read: [Option<SystemTime>; 2]) -> io::Result<Self> {
+        let mut builder = TokioResolver::builder_tokio().map_err(io::Error::other)?;
+        let options = builder.options_mut();
+        options.cache_size = 0;
+        // Where neither is found, it is the first one's error that is told.
+        options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
+        let dns = builder.build().map_err(io::Error::other)?;
+        Ok(Self { read, hosts: Hosts::from_system().unwrap_or_default(), dns })
+    }
+
+    /// What /etc/hosts says: no server is asked for the other kind of address then, which may not even be there.
+    fn of_hosts(&self, host: &str) -> Vec<IpAddr> {
+        let Ok(mut name) = Name::from_str(host) else { return Vec::new() };
+        name.set_fqdn(true);
+        let query = |kind| self.hosts.lookup_static_host(&Query::query(name.clone(), kind));
+        let found = [RecordType::A, RecordType::AAAA].into_iter().filter_map(query);
+        let found: Vec<_> = found.collect();
+        sorted(found.iter().flat_map(Lookup::answers).filter_map(|record| record.data.ip_addr()))
+    }
+}
+
+fn sorted(addresses: impl Iterator<Item = IpAddr>) -> Vec<IpAddr> {
+    let mut addresses: Vec<_> = addresses.collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_machines_own_name_is_known() {
+        let found = Resolver::default().addresses("localhost").await.unwrap();
+        assert!(found.addresses.contains(&IpAddr::from([127, 0, 0, 1])), "{found:?}");
+        assert!(found.fresh >= LEAST && found.fresh <= MOST);
+    }
 }

@@ -18,6 +18,16 @@ pub struct Proxy {
     pub retries: u32,
     /// Which target is next.
     pub balance: Balance,
+    /// The name of the cookie that brings a client back to its target; None where nothing does.
+    pub cookie: Option<Arc<str>>,
+    /// The most requests at once at one address of a target; None: no limit.
+    pub concurrency: Option<usize>,
+    /// The most requests that wait.
+    pub queue: usize,
+    /// How long a request waits for a place where there is a limit.
+    pub queue_timeout: Duration,
+    /// How targets are asked whether they are well.
+    pub health: Option<Health>,
     /// What is kept of requests and answers for slow clients.
     pub buffers: Buffers,
 }
@@ -29,6 +39,34 @@ pub enum Balance {
     LeastBusy,
     /// Each in turn.
     RoundRobin,
+    /// The one that the client was at, by a cookie; else the one with the fewest requests in progress.
+    Sticky,
+}
+
+/// How targets are asked whether they are well.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Health {
+    /// The path, with its query.
+    pub path: Arc<str>,
+    /// The Host that they are asked with.
+    pub host: Arc<str>,
+    /// How often each is asked while it is well.
+    pub every: Duration,
+    /// How long an answer may take.
+    pub timeout: Duration,
+    /// How many answers in a row must be bad before it gets no requests.
+    pub fails: u32,
+    /// How many must be good before it gets some again.
+    pub passes: u32,
+    /// The one good status; None: whatever is no error, 200 to 399.
+    pub status: Option<u16>,
+}
+
+impl Health {
+    /// Whether a status is a good one.
+    pub fn is_well(&self, status: u16) -> bool {
+        self.status.map_or((200..400).contains(&status), |good| good == status)
+    }
 }
 
 /// How a slow client is kept away from a worker.

@@ -12,6 +12,7 @@ mod headers;
 mod listing;
 mod names;
 mod ports;
+mod proxy;
 mod rate;
 mod route;
 mod secrets;

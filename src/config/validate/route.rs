@@ -6,7 +6,7 @@ use super::Home;
 use super::ports::gate;
 use super::sources::Sources;
 use super::target;
-use super::{auth, compress, files, headers, rate};
+use super::{auth, compress, files, headers, proxy, rate};
 
 /// The statuses that send a client elsewhere (RFC 9110 section 15.4).
 const REDIRECTS: [u16; 5] = [301, 302, 303, 307, 308];
@@ -43,7 +43,7 @@ fn one(table: &Table<'_>, site: &Site<'_>) -> Option<Route> {
     let path = table.get("path").and_then(|value| pattern(&value));
     let gate = gate(table, site.sources);
     let body = table.size("body").unwrap_or(site.body);
-    let action = action(table, site);
+    let action = action(table, site, path.as_ref());
     let files_place = table.get("files").map(|value| value.place).unwrap_or_default();
     let policy = Policy {
         headers: headers::read(table, &site.policy.headers),
@@ -54,7 +54,7 @@ fn one(table: &Table<'_>, site: &Site<'_>) -> Option<Route> {
     Some(Route { path: path?, gate, body, action: action?, policy, files_place })
 }
 
-fn action(table: &Table<'_>, site: &Site<'_>) -> Option<Action> {
+fn action(table: &Table<'_>, site: &Site<'_>, path: Option<&PathPattern>) -> Option<Action> {
     let redirect = table.table("redirect");
     let targets = table.get("upstream").and_then(|value| target::read(&value, site.home));
     if let (Some(value), true) = (table.get("redirect"), table.has("upstream")) {
@@ -69,7 +69,8 @@ fn action(table: &Table<'_>, site: &Site<'_>) -> Option<Action> {
         return redirect.and_then(|table| redirection(&table));
     }
     if table.has("upstream") {
-        return targets.map(|targets| Action::Proxy(Proxy { targets, ..site.timeouts.clone() }));
+        let cookie = path.and_then(|path| proxy::cookie_of(site.timeouts, path));
+        return targets.map(|targets| Action::Proxy(Proxy { targets, cookie, ..site.timeouts.clone() }));
     }
     if !site.has_upstream && table.lacks("upstream") {
         let help = "give the route an upstream, files or a redirect, or the site an upstream";

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::super::model::{
-    Action, Balance, Buffers, Certificate, Headers, PathPattern, Place, Policy, Proxy, Route, RowId, Site,
+    Action, Certificate, Headers, PathPattern, Place, Policy, Proxy, Route, RowId, Site,
 };
 use super::super::raw::{Table, Value, did_you_mean};
 use super::super::schema::CERTIFICATE;
@@ -12,7 +12,7 @@ use super::super::units::show_duration;
 use super::ports::{Ports, gate};
 use super::route::Site as Inherited;
 use super::sources::Sources;
-use super::{Home, auth, compress, dns, errors, files, headers, names, rate, route, target};
+use super::{Home, auth, compress, dns, errors, files, headers, names, proxy, rate, route, target};
 use crate::addr::Gate;
 use crate::name::HostPattern;
 
@@ -66,7 +66,7 @@ fn one(
     }
     let (client_ca, client_ca_place) = client_ca(table, defaults);
     let hsts = hsts(table, certificate.as_ref());
-    let routes = routes(table, sources, defaults);
+    let routes = routes(table, domains.iter().map(|(name, _)| name), sources, defaults);
     Some(Site {
         domains: domains.into_iter().map(|(name, _)| name).collect(),
         redirect: redirect.into_iter().map(|(name, _)| name).collect(),
@@ -223,13 +223,19 @@ fn hsts(table: &Table<'_>, certificate: Option<&Certificate>) -> Option<Duration
     Some(age)
 }
 
-fn routes(table: &Table<'_>, sources: &Sources, defaults: &Defaults<'_>) -> Vec<Route> {
-    let timeouts = timeouts(table);
+fn routes<'d>(
+    table: &Table<'_>,
+    domains: impl Iterator<Item = &'d HostPattern>,
+    sources: &Sources,
+    defaults: &Defaults<'_>,
+) -> Vec<Route> {
+    let section = table.section("proxy");
+    let timeouts = proxy::read(&section, domains);
     let targets = table.get("upstream").and_then(|value| target::read(&value, defaults.home));
     let proxy = targets.map(|targets| Proxy { targets, ..timeouts.clone() });
     let body = table.size("body").unwrap_or(defaults.body);
     let policy = Policy {
-        headers: headers::read(&table.section("proxy"), &Headers::default()),
+        headers: headers::read(&section, &Headers::default()),
         rate: rate::of_site(table),
         compress: compress::read(table, None),
         auth: auth::read(table, defaults.home, None),
@@ -264,30 +270,4 @@ fn routes(table: &Table<'_>, sources: &Sources, defaults: &Defaults<'_>) -> Vec<
         files::warn_of_unreachable(&tables);
     }
     routes
-}
-
-/// `[site.proxy]`, with no targets.
-fn timeouts(table: &Table<'_>) -> Proxy {
-    let proxy = table.section("proxy");
-    let duration = |name| proxy.duration(name).unwrap_or_default();
-    let size = |name| proxy.size(name).unwrap_or_default();
-    let flag = |name| proxy.get(name).is_none_or(|value| value.flag().unwrap_or(true));
-    let buffers = Buffers {
-        request: flag("buffer_request"),
-        response: flag("buffer_response"),
-        memory: size("buffer_memory"),
-        disk: size("buffer_disk"),
-    };
-    Proxy {
-        hold: duration("hold"),
-        retries: proxy.whole("retries").and_then(|count| u32::try_from(count).ok()).unwrap_or_default(),
-        balance: match proxy.choice("balance") {
-            Some("round-robin") => Balance::RoundRobin,
-            _ => Balance::LeastBusy,
-        },
-        buffers,
-        targets: Vec::new(),
-        connect_timeout: duration("connect_timeout"),
-        response_timeout: duration("response_timeout"),
-    }
 }

@@ -20,6 +20,7 @@ pub static TABLES: &[&Table] = &[
     &PORT,
     &SITE,
     &PROXY,
+    &HEALTH,
     &ROUTE,
     &REDIRECT,
     &RATE,

@@ -2,7 +2,7 @@
 
 use super::{
     BODY, Choice, Duration, Either, Flag, Is, Key, Kind, Map, Nothing, Path, Size, Sources, Table, Tables,
-    Text, Texts, Whole, Wrong, key, later,
+    Text, Texts, Whole, Wrong, key,
 };
 
 /// `[[site]]`
@@ -97,11 +97,29 @@ pub static PROXY: Table = Table {
         ),
         key(
             "balance",
-            Choice(&["least-busy", "round-robin"]),
+            Choice(&["least-busy", "round-robin", "sticky"]),
             Is("least-busy"),
-            "How one of several upstreams is chosen",
+            "How one of several upstreams is chosen; \"sticky\": the one that the client was at, by a signed cookie",
         ),
-        later("health", "Asking upstreams whether they are well"),
+        key(
+            "concurrency",
+            Whole(1, 100_000),
+            Nothing,
+            "The most requests at once at one upstream, as many as gunicorn has workers; without the key, no limit",
+        ),
+        key(
+            "queue",
+            Whole(0, 1_000_000),
+            Is("4096"),
+            "The most requests that wait for a place, or for an upstream",
+        ),
+        key(
+            "queue_timeout",
+            Duration("10ms", "10m"),
+            Is("30s"),
+            "How long a request waits for a place where `concurrency` says how many there are",
+        ),
+        key("health", Kind::Table(&HEALTH), Nothing, "Asks upstreams whether they are well"),
         key(
             "hold",
             Duration("0s", "10m"),
@@ -114,6 +132,26 @@ pub static PROXY: Table = Table {
             Kind::Table(&HEADERS),
             Nothing,
             "Headers set on every answer of the site, or taken off",
+        ),
+    ],
+};
+
+/// `health` of `[site.proxy]`
+pub static HEALTH: Table = Table {
+    header: "{ path = \"/healthz\", every = \"5s\" }",
+    doc: "How upstreams are asked whether they are well, each with the site's own Host, as if over https",
+    keys: &[
+        key("path", Text("/healthz"), Wrong, "What is asked for"),
+        key("every", Duration("100ms", "1h"), Is("5s"), "How often"),
+        key("timeout", Duration("10ms", "5m"), Is("2s"), "How long an answer may take"),
+        key("fails", Whole(1, 100), Is("2"), "How many bad answers in a row take an upstream out"),
+        key("passes", Whole(1, 100), Is("1"), "How many good ones bring it back"),
+        key("status", Whole(200, 599), Nothing, "The one good status; without the key, any from 200 to 399"),
+        key(
+            "host",
+            Text("app.example.com"),
+            Nothing,
+            "The Host; without the key, the first whole name of the site",
         ),
     ],
 };
