@@ -2,8 +2,9 @@
 //!
 //! # Rooms
 //! Imports flow one way, and a test holds it:
-//! `cli → runtime → {admin, http, acme} → lobby → snapshot → route → {upstream, files, auth} → {tls, limit, net} → wire →
-//! config::model → {name, addr, password, fault}`. `observe` is a leaf that all may use. `config::raw` is seen by `config` alone.
+//! `cli → runtime → {admin, http, acme, firewall} → lobby → snapshot → route → {upstream, files, auth} → {tls, limit, net} →
+//! wire → config::model → {name, addr, password, fault}`. `observe` is a leaf that all may use. `config::raw` is seen by
+//! `config` alone.
 //!
 //! | room | what is in it |
 //! |---|---|
@@ -12,6 +13,7 @@
 //! | [`admin`] | the socket that the commands speak to |
 //! | [`http`] | a connection, an exchange, and the pipeline that every request goes through |
 //! | [`acme`] | certificates that look after themselves, and the store that they are kept in |
+//! | [`firewall`] | the table of ports for the host itself: planned, rendered for nftables, applied |
 //! | [`lobby`] | what every connection goes through: the row's gate, the PROXY header, the counts |
 //! | [`snapshot`] | the running configuration, frozen, behind one pointer |
 //! | [`route`] | from a host and a path to a site and a route |
@@ -59,6 +61,7 @@ pub mod cli;
 pub mod config;
 pub mod fault;
 pub mod files;
+pub mod firewall;
 pub mod http;
 pub mod limit;
 pub mod lobby;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 const ROWS: &[&[&str]] = &[
     &["cli"],
     &["runtime"],
-    &["admin", "http", "acme"],
+    &["admin", "http", "acme", "firewall"],
     &["lobby"],
     &["snapshot"],
     &["route"],

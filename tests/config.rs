@@ -272,10 +272,11 @@ fn check_shows_the_matrix_and_the_sites() {
 FIREWALL (a port without a row is closed)
 
   port / source           public  internal  lb
-  HTTP 80                 allow   allow     allow
-  HTTPS 443               allow   allow     allow
-  HTTPS 203.0.113.10:443          allow
-  HTTPS 8443              allow   allow     allow
+  HTTP 80                 ✓       ✓         ✓
+  HTTPS 443               ✓       ✓         ✓
+  HTTPS 203.0.113.10:443          ✓
+  HTTPS 8443              ✓       ✓         ✓
+  SSH/SFTP 22                     ✓
 
   HTTPS 203.0.113.10:443 rules its own address, and 443 the rest
   HTTPS 8443 is reached through lb alone, with a PROXY header

@@ -20,6 +20,7 @@ mod config;
 mod django;
 mod explaining;
 mod files;
+mod firewall;
 mod gates;
 mod limits;
 mod listener;

@@ -49,17 +49,30 @@ pub struct Source {
     pub name: Arc<str>,
     /// Who belongs to it; None is everyone.
     pub members: Option<Arc<CidrSet>>,
+    /// Who belongs to it for a while; None where nobody does.
+    pub leased: Option<Arc<CidrSet>>,
 }
 
 impl Source {
     /// Everyone.
     pub fn public() -> Self {
-        Self { name: "public".into(), members: None }
+        Self { name: "public".into(), members: None, leased: None }
+    }
+
+    /// These, for good.
+    pub fn new(name: impl Into<Arc<str>>, members: CidrSet) -> Self {
+        Self { name: name.into(), members: Some(Arc::new(members)), leased: None }
+    }
+
+    /// Whether everyone belongs to it.
+    pub fn is_public(&self) -> bool {
+        self.members.is_none()
     }
 
     /// Whether the address belongs to this source.
     pub fn contains(&self, client: ClientAddr) -> bool {
         self.members.as_ref().is_none_or(|set| set.contains(client))
+            || self.leased.as_ref().is_some_and(|set| set.contains(client))
     }
 }
 

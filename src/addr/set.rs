@@ -54,6 +54,35 @@ impl CidrSet {
     }
 }
 
+impl CidrSet {
+    /// Whether it holds an IPv4 address.
+    pub fn has_v4(&self) -> bool {
+        !self.v4.points.is_empty()
+    }
+
+    /// Whether it holds an IPv6 address.
+    pub fn has_v6(&self) -> bool {
+        !(self.v6.points.is_empty() && self.v6_hosts.points.is_empty())
+    }
+
+    /// The IPv4 addresses as ranges, first and last address of each, in order; none of them touch.
+    pub fn ranges_v4(&self) -> Vec<(Ipv4Addr, Ipv4Addr)> {
+        let address = |(first, last): (u32, u32)| (first.into(), last.into());
+        self.v4.ranges().map(address).collect()
+    }
+
+    /// The IPv6 addresses as ranges, first and last address of each, in order; none of them touch.
+    pub fn ranges_v6(&self) -> Vec<(Ipv6Addr, Ipv6Addr)> {
+        let widen = |(first, last): (u64, u64)| {
+            (u128::from(first) << 64, u128::from(last) << 64 | u128::from(u64::MAX))
+        };
+        let mut ranges: Vec<_> = self.v6.ranges().map(widen).chain(self.v6_hosts.ranges()).collect();
+        ranges.sort_unstable();
+        let edges = merged(&ranges);
+        pairs(&edges).map(|(first, last)| (first.into(), last.into())).collect()
+    }
+}
+
 impl FromIterator<IpNet> for CidrSet {
     fn from_iter<I: IntoIterator<Item = IpNet>>(nets: I) -> Self {
         let (mut rows, mut v4, mut v6, mut v6_hosts) = (0, Vec::new(), Vec::new(), Vec::new());
@@ -98,6 +127,7 @@ fn upper(ip: Ipv6Addr) -> u64 {
 /// An unsigned integer that an address is.
 trait Bits: Copy + Ord + Default {
     const ONE: Self;
+    const MAX: Self;
     fn checked_add(self, other: Self) -> Option<Self>;
     fn saturating_sub(self, other: Self) -> Self;
     fn bit_len(self) -> u32;
@@ -109,6 +139,7 @@ macro_rules! bits {
     ($($int:ty),*) => {$(
         impl Bits for $int {
             const ONE: Self = 1;
+            const MAX: Self = Self::MAX;
             fn checked_add(self, other: Self) -> Option<Self> {
                 self.checked_add(other)
             }
@@ -163,6 +194,10 @@ impl<T: Bits> Edges<T> {
         self.edges_at_or_below(address) % 2 == 1
     }
 
+    fn ranges(&self) -> impl Iterator<Item = (T, T)> {
+        pairs(&self.points)
+    }
+
     fn covers(&self, first: T, last: T) -> bool {
         self.contains(first) && self.edges_at_or_below(first) == self.edges_at_or_below(last)
     }
@@ -214,6 +249,14 @@ fn merged<T: Bits>(ranges: &[(T, T)]) -> Vec<T> {
     edges.extend(last.checked_add(T::ONE));
     edges.shrink_to_fit();
     edges
+}
+
+/// The ranges between edges.
+fn pairs<T: Bits>(edges: &[T]) -> impl Iterator<Item = (T, T)> {
+    edges.chunks(2).filter_map(|pair| {
+        let close = pair.get(1).map_or(T::MAX, |close| close.saturating_sub(T::ONE));
+        Some((*pair.first()?, close))
+    })
 }
 
 /// How many edges stand before each bucket from 0 to `last`, and after it.

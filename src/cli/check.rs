@@ -3,22 +3,19 @@
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 
-use super::{ConfigFile, Failure, files, print};
+use super::{ConfigFile, Failure, files, matrix, print};
 use crate::acme;
 use crate::acme::store::{self, Seal};
-use crate::addr::{Gate, Source};
+use crate::addr::Gate;
 use crate::config::model::{
-    Action, Bind, Certificate, Config, DnsProvider, FileCache, Files, Kind, Place, Rate, Route, Row, RowId,
-    Secret, Serve, Site, Webhook,
+    Action, Certificate, Config, DnsProvider, FileCache, Files, Place, Rate, Route, RowId, Secret, Site, Webhook,
 };
 use crate::config::problem::{Problem, Problems, render};
 use crate::config::{self, Loaded, show_duration};
+use crate::firewall::Plan;
 use crate::runtime;
 use crate::snapshot::Snapshot;
 use crate::tls::Shared;
-
-/// The widest that the matrix gets before its columns go on below, in characters.
-const WIDTH: usize = 100;
 
 /// Runs the command.
 pub(super) fn run(config: ConfigFile) -> Result<(), Failure> {
@@ -86,98 +83,12 @@ fn volatile(config: &Config) -> Option<Problem> {
 pub fn report(loaded: &Loaded) -> String {
     let config = &loaded.config;
     let mut out = String::from("FIREWALL (a port without a row is closed)\n");
-    matrix(&mut out, config);
-    notes(&mut out, config);
+    matrix::draw(&mut out, config, &Plan::new(config, Vec::new()));
     for site in &config.sites {
         out.push('\n');
         describe(&mut out, config, site);
     }
     out
-}
-
-/// Rows are ports, columns are sources. A source that `public` lets in is let in.
-fn matrix(out: &mut String, config: &Config) {
-    let public = Source::public();
-    let sources: Vec<&Source> = std::iter::once(&public).chain(&config.sources).collect();
-    let heads: Vec<String> = config.rows.iter().map(row_name).collect();
-    let head_width = heads.iter().map(String::len).chain(["port / source".len()]).max().unwrap_or(0);
-    for block in blocks(&sources, WIDTH.saturating_sub(head_width)) {
-        let mut line = |head: &str, cell: &dyn Fn(&Source) -> &str| {
-            let _ = write!(out, "\n  {head:head_width$}");
-            for source in block {
-                let _ = write!(out, "  {:1$}", cell(source), column(source));
-            }
-            out.truncate(out.trim_end_matches(' ').len());
-        };
-        line("port / source", &|source| &source.name);
-        for (row, head) in config.rows.iter().zip(&heads) {
-            line(head, &|source| cell(&row.gate, source));
-        }
-        out.push('\n');
-    }
-}
-
-/// The sources in as many blocks as the width asks for.
-fn blocks<'s, 'a>(sources: &'s [&'a Source], width: usize) -> Vec<&'s [&'a Source]> {
-    let mut used = sources.first().map_or(0, |first| column(first) + 2);
-    let fits = |_: &&Source, next: &&Source| {
-        let wanted = column(next) + 2;
-        let fits = used + wanted <= width;
-        used = if fits { used + wanted } else { wanted };
-        fits
-    };
-    sources.chunk_by(fits).collect()
-}
-
-fn column(source: &Source) -> usize {
-    source.name.len().max("allow".len())
-}
-
-fn cell(gate: &Gate, source: &Source) -> &'static str {
-    let named = |list: &[Source]| list.iter().any(|other| other.name == source.name);
-    let everyone = gate.allow.iter().any(|other| other.members.is_none());
-    if named(&gate.deny) {
-        "deny"
-    } else if named(&gate.allow) || everyone {
-        "allow"
-    } else {
-        ""
-    }
-}
-
-fn row_name(row: &Row) -> String {
-    let kind = match row.kind {
-        Kind::Serve(Serve::Http) => "HTTP",
-        Kind::Serve(Serve::Https) => "HTTPS",
-        Kind::Forward(_) => "TCP",
-    };
-    format!("{kind} {}", row.bind)
-}
-
-/// What the cells cannot say.
-fn notes(out: &mut String, config: &Config) {
-    let mut notes = Vec::new();
-    for row in &config.rows {
-        let (name, port) = (row_name(row), row.bind.port());
-        if row.bind.address().is_some() && config.rows.iter().any(|other| other.bind == Bind::All(port)) {
-            notes.push(format!("{name} rules its own address, and {port} the rest"));
-        }
-        if let Some(peers) = &row.proxy_protocol {
-            notes.push(format!("{name} is reached through {} alone, with a PROXY header", names(peers)));
-        }
-    }
-    if let Some(client) = &config.client_address {
-        notes.push(format!("the client's address is believed from {}", names(&client.trusted)));
-    }
-    if let Some(listen) = &config.admin.listen {
-        let own = listen.bind.address().is_some_and(|ip| ip.is_loopback());
-        let whom = if own { "this machine".to_owned() } else { names(&listen.allow) };
-        notes.push(format!("metrics and health are shown to {whom} at {}", listen.bind));
-    }
-    for (index, note) in notes.iter().enumerate() {
-        let gap = if index == 0 { "\n" } else { "" };
-        let _ = writeln!(out, "{gap}  {note}");
-    }
 }
 
 fn describe(out: &mut String, config: &Config, site: &Site) {
@@ -265,44 +176,7 @@ fn folder(files: &Files) -> String {
 }
 
 fn gate(gate: &Gate) -> String {
-    let deny = if gate.deny.is_empty() { String::new() } else { format!(", not {}", names(&gate.deny)) };
-    format!("{}{deny}", names(&gate.allow))
-}
-
-fn names(sources: &[Source]) -> String {
-    sources.iter().map(|source| &*source.name).collect::<Vec<_>>().join(", ")
-}
-
-#[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use super::*;
-    use crate::config::parse;
-
-    fn shown(more: &str) -> String {
-        let site = "[[site]]\ndomains = ['a.example']\nupstream = 'a:80'\ncertificate = 'internal'\n";
-        report(&parse(format!("{more}\n{site}"), Path::new("edge.toml")).unwrap())
-    }
-
-    #[test]
-    fn deny_goes_before_allow_and_public_lets_everyone_in() {
-        let out = shown(
-            "[sources]\nhq = ['203.0.113.0/24']\nabuse = ['192.0.2.0/24']\n[ports]\n\
-             443 = { serve = 'https', allow = ['public'], deny = ['abuse'] }\n\
-             8443 = { serve = 'https', allow = ['hq'] }",
-        );
-        let expected = "\n  port / source  public  hq     abuse\n  HTTPS 443      allow   allow  deny\n  \
-                        HTTPS 8443             allow\n";
-        assert!(out.contains(expected), "{out}");
-    }
-
-    #[test]
-    fn a_wide_matrix_goes_on_below() {
-        let sources: Vec<String> = (0..30).map(|i| format!("source-{i} = ['192.0.2.{i}']\n")).collect();
-        let out = shown(&format!("[sources]\n{}", sources.concat()));
-        assert!(out.lines().all(|line| line.len() <= WIDTH + 10), "{out}");
-        assert!(out.matches("port / source").count() > 1, "{out}");
-        assert!((0..30).all(|i| out.contains(&format!("source-{i}"))), "{out}");
-    }
+    let deny =
+        if gate.deny.is_empty() { String::new() } else { format!(", not {}", matrix::names(&gate.deny)) };
+    format!("{}{deny}", matrix::names(&gate.allow))
 }

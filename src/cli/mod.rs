@@ -12,7 +12,9 @@ pub mod check;
 mod edge;
 mod explain;
 mod files;
+mod firewall;
 mod maintenance;
+mod matrix;
 mod serve;
 mod up;
 
@@ -31,6 +33,11 @@ pub fn run() -> ExitCode {
         Command::Serve(config) => serve::run(config),
         Command::Up(arguments) => up::run(&arguments),
         Command::Check(config) => check::run(config),
+        Command::Firewall(arguments) => match firewall::run(arguments) {
+            Ok(true) => Ok(()),
+            Ok(false) => return ExitCode::from(NO),
+            Err(failure) => Err(failure),
+        },
         Command::Reload(edge) => edge::reload(&edge),
         Command::Status { format, edge } => edge::status(&edge, format),
         Command::Drain { upstream, undo, edge } => edge::drain(&upstream, undo, &edge),
@@ -85,6 +92,13 @@ enum Command {
     /// Prints the table of ports, who may come in at each, and the sites. Exits with 2, and every problem on
     /// standard error, where something is wrong.
     Check(ConfigFile),
+    /// The table of ports, for the host's own daemons and Docker's published ports too
+    ///
+    /// Without more, prints the table. `--format nft` prints it as a ruleset of nftables: one table, inet vestibule, and
+    /// nothing else is touched. `--apply` gives it to the kernel, in one transaction; unless `--confirm` comes from another
+    /// connection in time, the rules from before are put back. It rules what goes to an address of this machine, Docker's
+    /// published ports among it; what goes on to other machines or between containers is left alone.
+    Firewall(FirewallArguments),
     /// Have the running edge read its configuration again
     ///
     /// Takes the new configuration over as a whole or, with every problem on standard error and exit code 2, not at all.
@@ -186,6 +200,81 @@ struct ConfigFile {
     /// The configuration [default: config/vestibule.toml, then /etc/vestibule/vestibule.toml]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+}
+
+/// What `firewall` does.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("what"))]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag that people type")]
+struct FirewallArguments {
+    /// The configuration [default: config/vestibule.toml, then /etc/vestibule/vestibule.toml]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// What to print
+    #[arg(long, value_enum, default_value_t = Form::Table)]
+    format: Form,
+    /// Give the ruleset to the kernel; needs root and nft
+    #[arg(long, group = "what")]
+    apply: bool,
+    /// With --apply: how long the rules wait to be confirmed before they are taken back
+    #[arg(long, value_name = "DURATION", default_value = "60s", requires = "apply")]
+    within: Span,
+    /// With --apply: even where the rules would keep out the SSH connection that this is typed in
+    #[arg(long, requires = "apply")]
+    force: bool,
+    /// Keep the rules that were applied; counts from a connection that was opened since
+    #[arg(long, group = "what")]
+    confirm: bool,
+    /// Compare the kernel's ruleset with this one; exit code 1 where they differ
+    #[arg(long, group = "what")]
+    diff: bool,
+    /// Tell what an address would meet at each port, and why
+    #[arg(long, value_name = "ADDRESS", group = "what")]
+    probe: Option<Address>,
+    /// The watcher of rules that wait to be confirmed
+    #[arg(long, value_name = "TOKEN", group = "what", hide = true)]
+    watch: Option<String>,
+}
+
+/// How the table is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Form {
+    /// For a person
+    Table,
+    /// A ruleset, for `nft -f`
+    Nft,
+    /// For a program
+    Json,
+}
+
+/// An address as an argument.
+#[derive(Debug, Clone, Copy)]
+struct Address(std::net::IpAddr);
+
+impl std::str::FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let net = crate::addr::parse_cidr(text).map_err(|error| error.to_string())?;
+        if net.prefix_len() != net.max_prefix_len() {
+            return Err("one address is probed, not a network".into());
+        }
+        Ok(Self(net.addr()))
+    }
+}
+
+/// A duration as an argument, from a second to a day.
+#[derive(Debug, Clone, Copy)]
+struct Span(std::time::Duration);
+
+impl std::str::FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let duration = crate::config::read_duration(text)?;
+        let bounds = std::time::Duration::from_secs(1)..=std::time::Duration::from_hours(24);
+        if bounds.contains(&duration) { Ok(Self(duration)) } else { Err("write 1s to 24h".into()) }
+    }
 }
 
 /// The edge that a command speaks to.

@@ -19,4 +19,4 @@ mod units;
 mod validate;
 
 pub use load::{Loaded, load, parse};
-pub(crate) use units::show_duration;
+pub(crate) use units::{duration as read_duration, show_duration};

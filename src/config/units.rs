@@ -9,7 +9,7 @@ static SIZES: [(&str, u64); 5] =
     [("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40)];
 
 /// Reads `250ms`, `30s`, `10m`, `12h` or `90d`. The error says what to write.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     scaled(text, &TIMES).map(Duration::from_millis).ok_or_else(|| hint(text, &TIMES, "s", "30s"))
 }
 

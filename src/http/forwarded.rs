@@ -165,7 +165,7 @@ mod tests {
 
     fn policy(header: AddressHeader) -> ClientAddress {
         let set: CidrSet = ["10.0.0.0/8", "2001:db8:1::/48"].iter().map(|net| net.parse().unwrap()).collect();
-        let source = Source { name: "lb".into(), members: Some(std::sync::Arc::new(set)) };
+        let source = Source::new("lb", set);
         ClientAddress { trusted: vec![source], header }
     }
 

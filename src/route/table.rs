@@ -483,6 +483,7 @@ mod tests {
         };
         let second = Duration::from_secs(1);
         Config {
+            host_rows: Vec::new(),
             sources: Vec::new(),
             rows: vec![row(Serve::Http), row(Serve::Https)],
             sites,

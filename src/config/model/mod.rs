@@ -28,6 +28,8 @@ pub struct Config {
     pub sources: Vec<Source>,
     /// `[ports]`, in the order of the file. Sites name them by index.
     pub rows: Vec<Row>,
+    /// The rows of `[ports]` that only the firewall acts on, in the order of the file.
+    pub host_rows: Vec<HostRow>,
     /// `[[site]]`, in the order of the file.
     pub sites: Vec<Site>,
     /// `[acme]`
@@ -46,6 +48,55 @@ pub struct Config {
     pub admin: Admin,
     /// `[process]`
     pub process: Process,
+}
+
+/// What a source is named for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// Its members may come in.
+    Allow,
+    /// Its members may not.
+    Deny,
+    /// Its members are believed about who the client is.
+    Believe,
+}
+
+impl Config {
+    /// Every source that a list names, as often as one does.
+    pub fn sources_in_use(&self) -> Vec<&Source> {
+        let rows = self.rows.iter().map(|row| &row.gate).chain(self.host_rows.iter().map(|row| &row.gate));
+        let routes = self.sites.iter().flat_map(|site| &site.routes).map(|route| &route.gate);
+        let gates = rows.chain(self.sites.iter().map(|site| &site.gate)).chain(routes);
+        let lists = gates.flat_map(|gate| gate.allow.iter().chain(&gate.deny));
+        let proxies = self.rows.iter().filter_map(|row| row.proxy_protocol.as_ref()).flatten();
+        let trusted = self.client_address.iter().flat_map(|client| &client.trusted);
+        let admin = self.admin.listen.iter().flat_map(|listen| &listen.allow);
+        let workmen = self.sites.iter().flat_map(|site| &site.errors.allow);
+        lists.chain(proxies).chain(trusted).chain(admin).chain(workmen).collect()
+    }
+
+    /// Shows every source to `change`, wherever it stands, with what it is named for; `[sources]` itself is left out.
+    pub fn change_sources(&mut self, mut change: impl FnMut(Use, &mut Source)) {
+        let rows = self.rows.iter_mut().map(|row| (&mut row.gate, row.proxy_protocol.as_mut()));
+        let hosts = self.host_rows.iter_mut().map(|row| (&mut row.gate, None));
+        for source in self.sites.iter_mut().flat_map(|site| &mut site.errors.allow) {
+            change(Use::Allow, source);
+        }
+        let sites = self.sites.iter_mut().flat_map(|site| {
+            std::iter::once(&mut site.gate).chain(site.routes.iter_mut().map(|route| &mut route.gate))
+        });
+        for (gate, believed) in rows.chain(hosts).chain(sites.map(|gate| (gate, None))) {
+            gate.allow.iter_mut().for_each(|source| change(Use::Allow, source));
+            gate.deny.iter_mut().for_each(|source| change(Use::Deny, source));
+            believed.into_iter().flatten().for_each(|source| change(Use::Believe, source));
+        }
+        for source in self.client_address.iter_mut().flat_map(|client| &mut client.trusted) {
+            change(Use::Believe, source);
+        }
+        for source in self.admin.listen.iter_mut().flat_map(|listen| &mut listen.allow) {
+            change(Use::Allow, source);
+        }
+    }
 }
 
 /// Where in the file something stands, for errors that are found after the file was read. The default is the file

@@ -38,6 +38,15 @@ impl Row {
     }
 }
 
+/// A row of `[ports]` for a daemon of the host's own, TCP and UDP: the edge has no part in it.
+#[derive(Debug, Clone)]
+pub struct HostRow {
+    /// Where the daemon listens.
+    pub bind: Bind,
+    /// Who may connect.
+    pub gate: Gate,
+}
+
 /// The addresses of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Bind {

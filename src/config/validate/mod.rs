@@ -39,6 +39,8 @@ pub(super) fn config(root: &Table<'_>, file: &Path) -> Config {
     let wildcards = acme.is_some_and(|acme| acme.get("dns").is_some());
     let defaults = site::Defaults { body: limits.body, client_ca, wildcards, home: &home };
     let sites = site::read(root, &ports, &sources, &defaults);
+    let admin = admin::read(root, &ports, &sources);
+    let (rows, host_rows) = ports.into_rows();
     let config = Config {
         sites,
         tls: edge::tls(&tls),
@@ -47,9 +49,10 @@ pub(super) fn config(root: &Table<'_>, file: &Path) -> Config {
         client_address: edge::client_address(root, &sources),
         limits,
         log: edge::log(root),
-        admin: admin::read(root, &ports, &sources),
+        admin,
         process: edge::process(root),
-        rows: ports.into_rows(),
+        rows,
+        host_rows,
         sources: sources.into_list(),
     };
     warn_of_unused(root, &config);
@@ -87,7 +90,9 @@ fn warn_of_unused(root: &Table<'_>, config: &Config) {
     if !report.problems.borrow().is_empty() {
         return;
     }
-    for ((name, place, _), row) in entries("ports").into_iter().zip(0..) {
+    let host = |value: &Value<'_>| value.node.as_table().is_some_and(|table| table.contains_key("host"));
+    let rows = entries("ports").into_iter().filter(|(.., value)| !host(value));
+    for ((name, place, _), row) in rows.zip(0..) {
         if !config.sites.iter().any(|site| site.rows.iter().any(|id| id.0 == row)) {
             report.warn(
                 &place,
@@ -104,13 +109,6 @@ fn warn_of_unused(root: &Table<'_>, config: &Config) {
 }
 
 fn is_named(config: &Config, name: &str) -> bool {
-    let rows = config.rows.iter().map(|row| &row.gate);
-    let sites = config.sites.iter().map(|site| &site.gate);
-    let routes = config.sites.iter().flat_map(|site| &site.routes).map(|route| &route.gate);
-    let workmen = config.sites.iter().flat_map(|site| &site.errors.allow);
-    let gates = rows.chain(sites).chain(routes).flat_map(|gate| gate.allow.iter().chain(&gate.deny));
-    let proxies = config.rows.iter().filter_map(|row| row.proxy_protocol.as_ref()).flatten();
-    let trusted = config.client_address.iter().flat_map(|client| &client.trusted);
-    let admin = config.admin.listen.iter().flat_map(|listen| &listen.allow);
-    gates.chain(workmen).chain(proxies).chain(trusted).chain(admin).any(|source| &*source.name == name)
+    let sources = config.sources_in_use();
+    sources.into_iter().any(|source| &*source.name == name)
 }

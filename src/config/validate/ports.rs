@@ -2,9 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::super::model::{Bind, Kind, Place, Row, RowId, Serve};
+use super::super::model::{Bind, HostRow, Kind, Place, Row, RowId, Serve};
 use super::super::raw::{Report, Table, Value, nearest};
-use super::super::schema::PORT;
+use super::super::schema::{HOST_ROW, PORT};
 use super::sources::Sources;
 use crate::addr::Gate;
 
@@ -35,8 +35,17 @@ const GUARDED: [(u16, &str); 17] = [
 /// The rows of a file, the broken ones among them.
 pub(super) struct Ports {
     rows: Vec<Declared>,
+    hosts: Vec<Host>,
     /// Whether `[ports]` could be read, so that a row which is not there is wrong.
     pub(super) known: bool,
+}
+
+/// A row that the edge has no part in.
+struct Host {
+    /// None: its key is wrong.
+    bind: Option<Bind>,
+    place: Place,
+    gate: Gate,
 }
 
 struct Declared {
@@ -52,17 +61,21 @@ struct Declared {
 pub(super) fn read(root: &Table<'_>, sources: &Sources) -> Ports {
     let Some(value) = root.get("ports") else {
         let rows = [(80, Serve::Http), (443, Serve::Https)].map(|(port, serve)| standard(port, serve));
-        return Ports { rows: rows.into(), known: !root.report.incomplete };
+        return Ports { rows: rows.into(), hosts: Vec::new(), known: !root.report.incomplete };
     };
-    let Some(entries) = value.table_entries() else { return Ports { rows: Vec::new(), known: false } };
-    let mut ports = Ports { rows: Vec::new(), known: true };
+    let none = |known| Ports { rows: Vec::new(), hosts: Vec::new(), known };
+    let Some(entries) = value.table_entries() else { return none(false) };
+    let mut ports = none(true);
     for (name, place, value) in entries {
         let bind = bind(name, &place, root.report);
         if let Some(bind) = bind {
             ports.refuse_twin(bind, &place, root.report);
         }
-        let declared = declare(bind, place, &value, sources);
-        ports.rows.push(declared);
+        if value.node.as_table().is_some_and(|table| table.contains_key("host")) {
+            ports.hosts.push(host(bind, place, &value, sources));
+        } else {
+            ports.rows.push(declare(bind, place, &value, sources));
+        }
     }
     ports.want_https(&value);
     ports
@@ -82,8 +95,11 @@ fn standard(port: u16, serve: Serve) -> Declared {
 }
 
 impl Ports {
-    pub(super) fn into_rows(self) -> Vec<Row> {
-        self.rows.into_iter().filter_map(|declared| declared.row).collect()
+    /// The edge's rows, and the host's.
+    pub(super) fn into_rows(self) -> (Vec<Row>, Vec<HostRow>) {
+        let host = |Host { bind, gate, .. }: Host| Some(HostRow { bind: bind?, gate });
+        let rows = self.rows.into_iter().filter_map(|declared| declared.row).collect();
+        (rows, self.hosts.into_iter().filter_map(host).collect())
     }
 
     /// Every row.
@@ -93,7 +109,8 @@ impl Ports {
 
     /// The row of exactly this address, where there is one.
     pub(super) fn at(&self, wanted: Bind) -> Option<Bind> {
-        self.rows.iter().filter_map(|declared| declared.bind).find(|bind| *bind == wanted)
+        let hosts = self.hosts.iter().filter_map(|host| host.bind);
+        self.rows.iter().filter_map(|declared| declared.bind).chain(hosts).find(|bind| *bind == wanted)
     }
 
     /// The row as its key names it.
@@ -119,6 +136,10 @@ impl Ports {
             return None;
         };
         let wanted = bind(&name, &item.place, item.report)?;
+        if self.hosts.iter().any(|host| host.bind == Some(wanted)) {
+            item.refuse(format!("the row {wanted} is the host's own, and serves no site"), "leave it out");
+            return None;
+        }
         let found = self.rows.iter().position(|declared| declared.bind == Some(wanted)).map(RowId);
         if found.is_none() && self.known && self.rows.iter().all(|declared| declared.bind.is_some()) {
             item.refuse(format!("[ports] has no row {wanted}"), self.help(&name));
@@ -134,10 +155,12 @@ impl Ports {
     }
 
     fn refuse_twin(&self, bind: Bind, place: &Place, report: &Report<'_>) {
-        let twin = self.rows.iter().find(|row| row.bind == Some(bind) && bind.port() != 0);
-        if let Some(twin) = twin {
+        let hosts = self.hosts.iter().map(|host| (host.bind, &host.place));
+        let mut rows = self.rows.iter().map(|row| (row.bind, &row.place)).chain(hosts);
+        let twin = rows.find(|(own, _)| *own == Some(bind) && bind.port() != 0);
+        if let Some((_, twin)) = twin {
             let message =
-                format!("the row {bind} is given twice; the first is on line {}", report.line(&twin.place));
+                format!("the row {bind} is given twice; the first is on line {}", report.line(twin));
             report.error(place, message, "keep one of the two");
         }
     }
@@ -170,6 +193,23 @@ fn declare(bind: Option<Bind>, place: Place, value: &Value<'_>, sources: &Source
         backlog,
     });
     Declared { bind, place, serve, row }
+}
+
+fn host(bind: Option<Bind>, place: Place, value: &Value<'_>, sources: &Sources) -> Host {
+    let table = value.table(&HOST_ROW);
+    let flag = table.as_ref().and_then(|table| table.get("host"));
+    if let Some(flag) = flag.filter(|flag| flag.node.as_bool() != Some(true)) {
+        flag.refuse("`host` is true or not there", "leave the row out: what has no row is closed");
+    }
+    if bind.is_some_and(|bind| bind.port() == 0) {
+        let help = "write the port that the daemon listens on";
+        value.report.error(&place, "the kernel chooses no port for the host's own daemon", help);
+    }
+    let gate = table.map(|table| Gate {
+        allow: table.get("allow").map(|value| allowed(&value, sources)).unwrap_or_default(),
+        deny: denied(&table, sources),
+    });
+    Host { bind, place, gate: gate.unwrap_or_else(Gate::open) }
 }
 
 /// The gate of a site or a route: open to everyone where nothing is said.

@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net};
 
@@ -33,7 +32,7 @@ pub(super) fn read(root: &Table<'_>, home: &Home<'_>) -> Sources {
         check_name(name, &place, &value);
         let members: CidrSet = networks(&value, home).into_iter().collect();
         refuse_everyone(&members, &value);
-        list.push(Source { name: name.into(), members: Some(Arc::new(members)) });
+        list.push(Source::new(name, members));
     }
     Sources { list, known: true }
 }

@@ -18,6 +18,7 @@ use super::{Absent, Key, Kind, Table};
 pub static TABLES: &[&Table] = &[
     &ROOT,
     &PORT,
+    &HOST_ROW,
     &SITE,
     &PROXY,
     &HEALTH,
@@ -112,15 +113,20 @@ pub static PORT: Table = Table {
         ),
         key("backlog", Whole(1, 65_535), Is("4096"), "The kernel's accept queue, in connections"),
         key("forward", Later("leave the row out: what has no row is closed"), Nothing, "TCP, byte for byte"),
-        key(
-            "host",
-            Later("leave the row out: the host's own firewall rules this port"),
-            Nothing,
-            "The host's own daemon",
-        ),
         later("tls", "TLS ended before forwarding"),
         later("send_proxy", "A PROXY header to what is forwarded to"),
         later("http3", "HTTP/3"),
+    ],
+};
+
+/// A row of `[ports]` that the firewall alone acts on.
+pub static HOST_ROW: Table = Table {
+    header: "{ host = true, allow = [\"internal\"] }",
+    doc: "A row of [ports] for a daemon of the host's own, TCP and UDP: only `vestibule firewall` acts on it",
+    keys: &[
+        key("host", Flag, Wrong, "true: a daemon of the host's own listens there, not the edge"),
+        key("allow", Sources, Wrong, "Who may connect; \"public\" is everyone"),
+        key("deny", Sources, Nothing, "Who may not, even where `allow` names them"),
     ],
 };
 

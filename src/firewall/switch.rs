@@ -1,0 +1,269 @@
+//! The dead man's switch: rules that nobody confirms in time are taken back, so that nobody locks themselves out.
+//!
+//! What is needed to take them back is on the disk before they are applied, and a watcher in a session of its own waits
+//! for the deadline: it outlives the terminal and the connection. The directory is root's alone, and not the edge's:
+//! whoever writes here chooses the kernel's rules.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, BufRead as _, BufReader};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::kernel::{self, NftError};
+use super::nft::TABLE;
+use super::session::Session;
+
+/// Where the state is kept.
+pub const FOLDER: &str = "/run/vestibule-firewall";
+/// How often the watcher looks whether the rules were confirmed.
+const GLANCE: Duration = Duration::from_millis(200);
+/// How often taking rules back is tried, a second apart.
+const TRIES: usize = 60;
+
+/// Why the switch could not be set, or the rules not confirmed.
+#[derive(Debug, thiserror::Error)]
+pub enum SwitchError {
+    /// nft.
+    #[error(transparent)]
+    Nft(#[from] NftError),
+    /// The state's directory or a file in it.
+    #[error("{}: {source}{}", path.display(), if source.kind() == io::ErrorKind::PermissionDenied { "; run this with sudo" } else { "" })]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What was met.
+        source: io::Error,
+    },
+    /// The directory is not root's alone.
+    #[error("{FOLDER} belongs to another user or can be written by others: remove it, and run this again")]
+    NotOurs,
+    /// The watcher does not run.
+    #[error("nobody would take the rules back, so that none were applied: {0}")]
+    NoWatcher(String),
+    /// Nothing was applied that waits.
+    #[error("no rules wait to be confirmed{0}")]
+    NothingWaits(&'static str),
+    /// It was too late.
+    #[error("the time to confirm is over, and the rules from before are back")]
+    TooLate,
+    /// The confirmation proves nothing.
+    #[error("{0}: open another connection, and confirm there")]
+    ProvesNothing(&'static str),
+}
+
+/// Rules that were applied and wait to be confirmed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Pending {
+    token: String,
+    /// The kernel's name for this run of the machine: none of this outlives it.
+    boot: String,
+    /// Seconds since the start of the machine.
+    at: f64,
+    deadline: f64,
+    applier: Session,
+}
+
+/// The lock that whoever changes rules or state holds.
+struct Lock(#[expect(dead_code, reason = "closing it is the unlocking")] File);
+
+/// Applies a ruleset, to be confirmed within a time.
+///
+/// # Errors
+/// The kernel has what it had, and no watcher runs on.
+pub fn apply(text: &str, within: Duration, applier: &Session) -> Result<(), SwitchError> {
+    let _lock = lock()?;
+    let older = settle()?;
+    if older.is_none() {
+        save_previous()?;
+    }
+    let now = uptime();
+    let pending = Pending {
+        token: token()?,
+        boot: boot(),
+        at: now,
+        deadline: now + within.as_secs_f64(),
+        applier: applier.clone(),
+    };
+    arm(&pending)?;
+    if let Err(error) = kernel::load(text) {
+        // An older set of rules may still wait, and its watcher has seen another's token.
+        older.map_or_else(forget, |older| arm(&older))?;
+        return Err(error.into());
+    }
+    Ok(())
+}
+
+/// Keeps the rules that wait.
+pub fn confirm(own: &Session) -> Result<(), SwitchError> {
+    let _lock = lock()?;
+    let taken_back = || if path("taken-back").exists() { ": the last ones were taken back" } else { "" };
+    let Some(pending) = read()? else { return Err(SwitchError::NothingWaits(taken_back())) };
+    if pending.is_over() {
+        take_back()?;
+        return Err(SwitchError::TooLate);
+    }
+    match own.proves_nothing(&pending.applier, pending.at) {
+        Some(why) => Err(SwitchError::ProvesNothing(why)),
+        None => forget(),
+    }
+}
+
+/// For how much longer rules wait to be confirmed; None where none do. Anybody may ask; root alone is told.
+pub fn waiting() -> Option<Duration> {
+    let pending = read().ok()??;
+    Some(Duration::from_secs_f64((pending.deadline - uptime()).max(0.0)))
+}
+
+/// The watcher: says that it is there, waits until the rules are confirmed or the time is over, and takes them back.
+pub fn watch(token: &str) -> Result<(), SwitchError> {
+    // A leader of its own session hears nothing of the terminal's end.
+    nix::unistd::setsid().map_err(|error| SwitchError::NoWatcher(error.desc().to_owned()))?;
+    // systemd may end whatever a login leaves behind, by its control group; where this is not allowed, it stays.
+    let _ = fs::write("/sys/fs/cgroup/cgroup.procs", "0");
+    let told = io::Write::write_all(&mut io::stdout(), b"ready\n");
+    told.map_err(|source| SwitchError::Io { path: "standard output".into(), source })?;
+    while let Some(pending) = read()?.filter(|pending| pending.token == token) {
+        if pending.is_over() {
+            let _lock = lock()?;
+            // Confirmed, or applied anew, while this waited for the lock.
+            return if read()?.is_some_and(|pending| pending.token == token) { take_back() } else { Ok(()) };
+        }
+        std::thread::sleep(GLANCE);
+    }
+    Ok(())
+}
+
+impl Pending {
+    fn is_over(&self) -> bool {
+        uptime() >= self.deadline
+    }
+}
+
+/// Writes down what waits, and starts its watcher.
+fn arm(pending: &Pending) -> Result<(), SwitchError> {
+    write("pending", &serde_json::to_string(pending).unwrap_or_default())?;
+    remove("taken-back")?;
+    start_watcher(&pending.token).map_err(SwitchError::NoWatcher).inspect_err(|_| {
+        let _ = forget();
+    })
+}
+
+/// Starts the watcher and waits until it says that it is there.
+fn start_watcher(token: &str) -> Result<(), String> {
+    let mut command = Command::new("/proc/self/exe");
+    command.args(["firewall", "--watch", token]).current_dir("/");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().map_err(|error| error.to_string())?;
+    let mut line = String::new();
+    let said = child.stdout.take().map(|out| BufReader::new(out).read_line(&mut line));
+    match said {
+        Some(Ok(_)) if line == "ready\n" => Ok(()),
+        _ => Err("the watcher did not start".into()),
+    }
+}
+
+/// What is to be done about rules whose time was over while nobody watched. Those that still wait are returned.
+fn settle() -> Result<Option<Pending>, SwitchError> {
+    match read()? {
+        Some(pending) if pending.is_over() => take_back().map(|()| None),
+        other => Ok(other),
+    }
+}
+
+/// What the kernel has now, in the form that brings it back.
+fn save_previous() -> Result<(), SwitchError> {
+    let none = format!("add table inet {TABLE}; delete table inet {TABLE}\n");
+    let listed = kernel::listed()?.unwrap_or_default();
+    write("previous.nft", &(none + &listed))
+}
+
+/// Puts the rules from before in place.
+fn take_back() -> Result<(), SwitchError> {
+    let file = path("previous.nft");
+    let text = fs::read_to_string(&file).map_err(|source| SwitchError::Io { path: file, source })?;
+    for _ in 1..TRIES {
+        if kernel::load(&text).is_ok() {
+            return mark_taken_back();
+        }
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    kernel::load(&text)?;
+    mark_taken_back()
+}
+
+fn mark_taken_back() -> Result<(), SwitchError> {
+    write("taken-back", "")?;
+    forget()
+}
+
+/// Nothing waits any longer.
+fn forget() -> Result<(), SwitchError> {
+    remove("pending")?;
+    remove("previous.nft")
+}
+
+/// What waits. Nothing does that is of another run of the machine.
+fn read() -> Result<Option<Pending>, SwitchError> {
+    let path = path("pending");
+    match fs::read_to_string(&path) {
+        Ok(text) => Ok(serde_json::from_str(&text).ok().filter(|pending: &Pending| pending.boot == boot())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(SwitchError::Io { path, source }),
+    }
+}
+
+/// Waits for whoever else changes rules just now.
+fn lock() -> Result<Lock, SwitchError> {
+    let folder = Path::new(FOLDER);
+    let failed = |source| SwitchError::Io { path: folder.to_owned(), source };
+    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
+    let meta = fs::symlink_metadata(folder).map_err(failed)?;
+    let own = nix::unistd::geteuid().as_raw();
+    if !meta.is_dir() || meta.uid() != own || meta.mode() & 0o022 != 0 {
+        return Err(SwitchError::NotOurs);
+    }
+    let path = path("lock");
+    let file = File::create(&path).and_then(|file| file.lock().map(|()| file));
+    file.map(Lock).map_err(|source| SwitchError::Io { path, source })
+}
+
+fn path(name: &str) -> PathBuf {
+    Path::new(FOLDER).join(name)
+}
+
+/// A file is there whole or not at all.
+fn write(name: &str, text: &str) -> Result<(), SwitchError> {
+    let (file, hidden) = (path(name), path(&format!(".{name}")));
+    let written = fs::write(&hidden, text).and_then(|()| fs::rename(&hidden, &file));
+    written.map_err(|source| SwitchError::Io { path: file, source })
+}
+
+fn remove(name: &str) -> Result<(), SwitchError> {
+    match fs::remove_file(path(name)) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(SwitchError::Io { path: path(name), source })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn token() -> Result<String, SwitchError> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(|error| SwitchError::NoWatcher(error.to_string()))?;
+    Ok(u64::from_ne_bytes(bytes).to_string())
+}
+
+/// Seconds since the start of the machine, sleep included: nobody sets this clock.
+fn uptime() -> f64 {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME);
+    now.map_or(f64::MAX, |now| Duration::from(now).as_secs_f64())
+}
+
+/// The kernel's name for this run of the machine.
+fn boot() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
