@@ -8,7 +8,8 @@ use crate::acme;
 use crate::acme::store::{self, Seal};
 use crate::addr::Gate;
 use crate::config::model::{
-    Action, Certificate, Config, DnsProvider, FileCache, Files, Place, Rate, Route, RowId, Secret, Site, Webhook,
+    Action, Certificate, Config, DnsProvider, FileCache, Files, Place, Rate, Route, RowId, Secret, Site,
+    Webhook,
 };
 use crate::config::problem::{Problem, Problems, render};
 use crate::config::{self, Loaded, show_duration};

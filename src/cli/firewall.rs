@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::matrix::{self, name, names};
-use super::{Failure, FirewallArguments, Form, files, print};
+use super::{Failure, FirewallArguments, Form, files, print, print_json};
 use crate::addr::{ClientAddr, Source};
 use crate::config;
 use crate::config::model::Config;
@@ -17,33 +17,33 @@ use crate::firewall::plan::{Door, Held, Plan, Purpose, Verdict};
 use crate::firewall::session::Session;
 use crate::firewall::{diff, switch};
 
-/// Runs the command. False: the kernel has something else than the plan.
-pub(super) fn run(arguments: FirewallArguments) -> Result<bool, Failure> {
+/// Runs the command.
+pub(super) fn run(arguments: FirewallArguments) -> Result<(), Failure> {
     if let Some(token) = arguments.watch {
-        return switch::watch(&token).map(|()| true).map_err(Failure::new);
+        return switch::watch(&token).map_err(Failure::new);
     }
     if arguments.confirm {
         switch::confirm(&Session::own()).map_err(Failure::new)?;
-        return print("confirmed: the rules stay\n").map(|()| true);
+        return print("confirmed: the rules stay\n");
     }
     let loaded = config::load(&files::config_file(arguments.config)?)?;
     let config = loaded.config;
     let plan = Plan::new(&config, Vec::new());
     match (arguments.probe, arguments.format) {
-        _ if arguments.apply => apply(&plan, arguments.within.0, arguments.force).map(|()| true),
+        _ if arguments.apply => apply(&plan, arguments.within.0, arguments.force),
         _ if arguments.diff => differs(&plan),
-        (Some(address), Form::Json) => print_json(&probe_json(&plan, address.0)).map(|()| true),
-        (Some(address), _) => print(&probe(&plan, address.0)).map(|()| true),
-        (None, Form::Table) => print(&table(&config, &plan)).map(|()| true),
-        (None, Form::Nft) => print(&Ruleset::new(&plan).text()).map(|()| true),
-        (None, Form::Json) => print_json(&matrix_json(&config, &plan)).map(|()| true),
+        (Some(address), Form::Json) => print_json(&probe_json(&plan, address.0)),
+        (Some(address), _) => print(&probe(&plan, address.0)),
+        (None, Form::Table) => print(&table(&config, &plan)),
+        (None, Form::Nft) => print(&Ruleset::new(&plan).text()),
+        (None, Form::Json) => print_json(&matrix_json(&config, &plan)),
     }
 }
 
 fn apply(plan: &Plan, within: Duration, force: bool) -> Result<(), Failure> {
     let session = Session::own();
     if let Some(cut) = cut(plan, &session).filter(|_| !force) {
-        return Err(Failure(cut));
+        return Err(Failure::wrong(cut));
     }
     let ruleset = Ruleset::new(plan);
     if switch::waiting().is_none() && diff::difference(&ruleset).is_ok_and(|lines| lines.is_empty()) {
@@ -76,12 +76,13 @@ fn cut(plan: &Plan, session: &Session) -> Option<String> {
     ))
 }
 
-fn differs(plan: &Plan) -> Result<bool, Failure> {
+fn differs(plan: &Plan) -> Result<(), Failure> {
     let lines = diff::difference(&Ruleset::new(plan)).map_err(Failure::new)?;
     if lines.is_empty() {
-        return print("the kernel has what the configuration says\n").map(|()| true);
+        return print("the kernel has what the configuration says\n");
     }
-    print(&(lines.join("\n") + "\n")).map(|()| false)
+    print(&(lines.join("\n") + "\n"))?;
+    Err(Failure::no("the kernel has something else than the configuration says"))
 }
 
 /// The matrix, and what else there is to know.
@@ -212,8 +213,4 @@ fn kind(purpose: Purpose) -> &'static str {
         Purpose::Host => "host",
         Purpose::Admin => "admin",
     }
-}
-
-fn print_json(value: &Value) -> Result<(), Failure> {
-    print(&format!("{value:#}\n"))
 }

@@ -33,11 +33,7 @@ pub fn run() -> ExitCode {
         Command::Serve(config) => serve::run(config),
         Command::Up(arguments) => up::run(&arguments),
         Command::Check(config) => check::run(config),
-        Command::Firewall(arguments) => match firewall::run(arguments) {
-            Ok(true) => Ok(()),
-            Ok(false) => return ExitCode::from(NO),
-            Err(failure) => Err(failure),
-        },
+        Command::Firewall(arguments) => firewall::run(arguments),
         Command::Reload(edge) => edge::reload(&edge),
         Command::Status { format, edge } => edge::status(&edge, format),
         Command::Drain { upstream, undo, edge } => edge::drain(&upstream, undo, &edge),
