@@ -1,6 +1,6 @@
 # Two commands on a fresh machine: `make demo` and `make test`. Both need Rust, Python 3, a C compiler and apt.
 
-.PHONY: demo demo-check test test-containers bench instructions lint docs clean
+.PHONY: demo demo-check test test-containers bench bench-django autobahn instructions lint docs clean
 
 demo:            ## a real Django behind the edge, until Ctrl-C; ACME=1: with a certificate from a CA (pebble)
 	@scripts/demo
@@ -16,6 +16,12 @@ test-containers: ## what needs a Docker engine
 
 bench:           ## beside current nginx: processor time a request, memory, latency (ROUNDS=5 PEERS=nginx|all)
 	@scripts/bench
+
+bench-django:    ## before a real Django, beside nginx: slow clients, retiring workers, deploys, events, a gibibyte each way
+	@scripts/bench-django
+
+autobahn:        ## every case of the Autobahn test suite, behind the edge as without it
+	@scripts/autobahn
 
 instructions:    ## instructions a request, beside the baseline in the repository; needs no quiet machine
 	@scripts/instructions

@@ -42,6 +42,21 @@ the_edge() {
     echo "$target/$([ "$1" = dev ] && echo debug || echo "$1")/vestibule"
 }
 
+# What debootstrap takes; sets $mirror. Arguments: what is missing, and the command that needs it.
+need_root_and_mirror() {
+    if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
+        echo "Missing: $1. It comes by debootstrap, which takes Debian and root: run \`sudo $2\` once." >&2
+        exit 2
+    fi
+    need debootstrap=debootstrap
+    # shellcheck disable=SC2016 # apt's own syntax
+    mirror=$(apt-get indextargets --format '$(REPO_URI)' "Identifier: Packages" "Label: Debian" | head -n 1)
+    if [ -z "$mirror" ]; then
+        echo "It comes from a Debian mirror, and this machine's apt names none." >&2
+        exit 2
+    fi
+}
+
 install_packages() {
     [ $# -eq 0 ] && return
     if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
