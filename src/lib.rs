@@ -2,7 +2,7 @@
 //!
 //! # Rooms
 //! Imports flow one way, and a test holds it:
-//! `cli → runtime → {admin, http, acme, firewall} → lobby → snapshot → route → {upstream, files, auth} → {tls, limit, net} →
+//! `cli → runtime → {admin, http, l4, acme, firewall} → lobby → snapshot → route → {upstream, files, auth} → {tls, limit, net} →
 //! wire → config::model → {name, addr, password, fault}`. `observe` is a leaf that all may use. `config::raw` is seen by
 //! `config` alone.
 //!
@@ -12,6 +12,7 @@
 //! | [`runtime`] | start, worker threads, reload, drain, signals |
 //! | [`admin`] | the socket that the commands speak to |
 //! | [`http`] | a connection, an exchange, and the pipeline that every request goes through |
+//! | [`l4`] | forward rows: TCP passed on byte for byte, with TLS ended before it or not |
 //! | [`acme`] | certificates that look after themselves, and the store that they are kept in |
 //! | [`firewall`] | the table of ports for the host itself: planned, rendered for nftables, applied |
 //! | [`lobby`] | what every connection goes through: the row's gate, the PROXY header, the counts |
@@ -38,6 +39,11 @@
 //! upstream hands over with X-Accel-Redirect. Every [`fault::Fault`] becomes a page in `http::respond`; dropping the exchange writes
 //! the one access line and counts the request.
 //!
+//! # A forwarded connection's way
+//! The same entrance; then [`l4::Worker::serve`] ends TLS where the row says so ([`tls::accept_as`]), dials with the port's
+//! permit ([`upstream::Upstream::connect`]), writes a PROXY header, and passes bytes on both ways until both sides have
+//! ended. It keeps what it began with: a reload does not concern it.
+//!
 //! # A certificate's way
 //! [`tls::SiteTls::load`] reads and checks files, or has [`tls::Authority`] issue a leaf; a handshake takes what is there.
 //! The control thread looks at the files every two seconds ([`tls::SiteTls::refresh`]), and swaps in what passes the
@@ -63,6 +69,7 @@ pub mod fault;
 pub mod files;
 pub mod firewall;
 pub mod http;
+pub mod l4;
 pub mod limit;
 pub mod lobby;
 pub mod name;

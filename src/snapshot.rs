@@ -12,11 +12,11 @@ use arc_swap::ArcSwap;
 
 use crate::config;
 use crate::config::model::{
-    Action, Balance, Bind, Certificate, Config, Place, Route, Row, RowId, Serve, Site,
+    Action, Balance, Bind, Certificate, Config, Kind, Place, Route, Row, RowId, Serve, Site,
 };
 use crate::config::problem::{Problem, Problems};
 use crate::files::Folder;
-use crate::name::HostPattern;
+use crate::name::{HostPattern, Hostname};
 use crate::route::{Pages, SiteEntry, Table};
 use crate::tls::challenges::Book;
 use crate::tls::{Authority, Shared, SiteTls, StoreError, TlsProblem};
@@ -36,8 +36,10 @@ pub struct Snapshot {
     ports: Box<[u16]>,
     /// What CAs may ask for just now.
     pub challenges: Book,
-    /// By [`SiteEntry::index`].
+    /// In the order of [`Config::certified`], so that [`SiteEntry::index`] is a site's.
     tls: Box<[Arc<SiteTls>]>,
+    /// What forward rows answer handshakes with: indices into `tls`.
+    row_tls: HashMap<RowId, usize>,
 }
 
 /// The one pointer. Clones share it.
@@ -55,7 +57,7 @@ impl Snapshot {
     ) -> Result<(Self, Vec<Problem>), Problems> {
         let config = loaded.config;
         let mut certificates = Certificates::new(&config, previous, shared);
-        let tls: Vec<_> = config.sites.iter().filter_map(|site| certificates.load(site)).collect();
+        let tls: Vec<_> = config.certified().filter_map(|site| certificates.load(site)).collect();
         let Certificates { mut problems, warnings, .. } = certificates;
         problems.extend(missing_folders(&config));
         let pages = pages(&config, &mut problems);
@@ -68,6 +70,7 @@ impl Snapshot {
             rows: config.rows.iter().enumerate().map(|(index, row)| (row.bind, RowId(index))).collect(),
             ports: config.rows.iter().map(|row| port(row.bind)).collect(),
             tls: tls.into(),
+            row_tls: row_tls(&config),
             challenges: shared.challenges().clone(),
             config: Arc::new(config),
         };
@@ -79,7 +82,7 @@ impl Snapshot {
     pub fn check(loaded: &config::Loaded, shared: &Arc<Shared>) -> Result<Vec<Problem>, Problems> {
         let mut certificates = Certificates::new(&loaded.config, None, shared);
         let unmade = matches!(Authority::root_path(&loaded.config.store.path).try_exists(), Ok(false));
-        for site in &loaded.config.sites {
+        for site in loaded.config.certified() {
             if !(unmade && site.certificate == Certificate::Internal) {
                 certificates.load(site);
             }
@@ -101,7 +104,12 @@ impl Snapshot {
         self.tls.get(site.index)
     }
 
-    /// What every site answers handshakes with, in the order of the file.
+    /// What a forward row answers handshakes with; None where it has no TLS.
+    pub fn row_tls(&self, row: RowId) -> Option<&Arc<SiteTls>> {
+        self.tls.get(*self.row_tls.get(&row)?)
+    }
+
+    /// What answers handshakes for each of [`Config::certified`].
     pub fn all_tls(&self) -> &[Arc<SiteTls>] {
         &self.tls
     }
@@ -231,13 +239,13 @@ fn previous_sites<'a>(
     previous: Option<&'a Snapshot>,
 ) -> HashMap<&'a [HostPattern], (&'a Site, &'a Arc<SiteTls>)> {
     let same = |old: &&Snapshot| old.config.store == config.store && old.config.tls == config.tls;
-    let sites = previous.filter(same).map(|old| old.config.sites.iter().zip(&old.tls));
+    let sites = previous.filter(same).map(|old| old.config.certified().zip(&old.tls));
     sites.into_iter().flatten().map(|(site, tls)| (site.domains.as_slice(), (site, tls))).collect()
 }
 
 fn owners(snapshot: &Snapshot) -> HashMap<HostPattern, Vec<usize>> {
     let mut owners: HashMap<HostPattern, Vec<usize>> = HashMap::new();
-    for (index, site) in snapshot.config.sites.iter().enumerate() {
+    for (index, site) in snapshot.config.certified().enumerate() {
         names(site).for_each(|name| owners.entry(name).or_default().push(index));
     }
     owners
@@ -246,6 +254,23 @@ fn owners(snapshot: &Snapshot) -> HashMap<HostPattern, Vec<usize>> {
 /// Everything that a site is called.
 fn names(site: &Site) -> impl Iterator<Item = HostPattern> {
     site.domains.iter().cloned().chain(site.redirect.iter().cloned().map(HostPattern::Exact))
+}
+
+/// Whose certificate each forward row with TLS shows: its own name's, else that of the site which has the name.
+fn row_tls(config: &Config) -> HashMap<RowId, usize> {
+    let owner = |name: &Hostname| {
+        let exact = |site: &Site| names(site).any(|own| own == HostPattern::Exact(name.clone()));
+        let named = config.named.iter().position(exact).map(|index| config.sites.len() + index);
+        let matching = |site: &Site| names(site).any(|own| own.matches(name));
+        named
+            .or_else(|| config.sites.iter().position(exact))
+            .or_else(|| config.sites.iter().position(matching))
+    };
+    let rows = config.rows.iter().enumerate().filter_map(|(index, row)| match &row.kind {
+        Kind::Forward(forward) => Some((RowId(index), owner(&forward.tls.as_ref()?.name)?)),
+        Kind::Serve(_) => None,
+    });
+    rows.collect()
 }
 
 /// The routes whose files cannot be served.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 const ROWS: &[&[&str]] = &[
     &["cli"],
     &["runtime"],
-    &["admin", "http", "acme", "firewall"],
+    &["admin", "http", "l4", "acme", "firewall"],
     &["lobby"],
     &["snapshot"],
     &["route"],

@@ -276,10 +276,16 @@ FIREWALL (a port without a row is closed)
   HTTPS 443               ✓       ✓         ✓
   HTTPS 203.0.113.10:443          ✓
   HTTPS 8443              ✓       ✓         ✓
+  PostgreSQL 5432                 ✓
+  Redis 6380                      ✓
+  SSH/SFTP 2222                   ✓
   SSH/SFTP 22                     ✓
 
   HTTPS 203.0.113.10:443 rules its own address, and 443 the rest
   HTTPS 8443 is reached through lb alone, with a PROXY header
+  PostgreSQL 5432 goes to db:5432
+  Redis 6380 goes to redis:6379, with TLS ended as redis.example.com (the edge's own CA)
+  SSH/SFTP 2222 goes to git-1:22, git-2:22, behind a PROXY v2 header
   the client's address is believed from lb
   metrics and health are shown to this machine at 127.0.0.1:9180
 

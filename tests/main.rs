@@ -21,6 +21,7 @@ mod django;
 mod explaining;
 mod files;
 mod firewall;
+mod forward;
 mod gates;
 mod limits;
 mod listener;

@@ -34,7 +34,7 @@ impl Lineages {
     /// Reads certbot's directory, where `[acme] import` names one and a site wants a certificate from a CA. What cannot be
     /// read is told in the log, and left out.
     pub fn read(config: &Config) -> Self {
-        let wanted = config.sites.iter().any(|site| site.certificate == Certificate::Acme);
+        let wanted = config.asks_a_ca();
         let Some(home) = config.acme.import.as_deref().filter(|_| wanted) else { return Self::default() };
         let live = home.join("live");
         let entries = match fs::read_dir(&live) {
@@ -62,7 +62,7 @@ impl Lineages {
         if self.0.is_empty() {
             return;
         }
-        let acme = config.sites.iter().filter(|site| site.certificate == Certificate::Acme);
+        let acme = config.certified().filter(|site| site.certificate == Certificate::Acme);
         for names in acme.flat_map(sets) {
             if let Err(error) = self.fill(store, &names, now) {
                 tracing::warn!(%error, "a certificate of certbot's could not be stored");

@@ -44,7 +44,7 @@ const SWEEP: std::time::Duration = std::time::Duration::from_hours(6);
 /// # Errors
 /// The store, or the key that seals it, cannot be used; the text says what to do.
 pub fn open(snapshot: &Snapshot, certbot: &Lineages) -> Result<Option<Arc<Store>>, String> {
-    if snapshot.config.sites.iter().all(|site| site.certificate != Certificate::Acme) {
+    if !snapshot.config.asks_a_ca() {
         return Ok(None);
     }
     let config = &snapshot.config.store;
@@ -89,7 +89,7 @@ pub async fn run(
 fn restore(store: &Store, snapshot: &Snapshot) {
     let records: Vec<_> =
         store.list().unwrap_or_default().iter().filter_map(|id| store.load(id).ok()?).collect();
-    let acme = snapshot.config.sites.iter().zip(snapshot.all_tls());
+    let acme = snapshot.config.certified().zip(snapshot.all_tls());
     for (site, tls) in acme.filter(|(site, _)| site.certificate == Certificate::Acme) {
         let sets = tls::sets(site);
         let own = |record: &&Record| sets.contains(&record.names);
@@ -287,7 +287,7 @@ impl Swept {
 
 /// The certificates that the configuration asks for.
 fn wanted(snapshot: &Snapshot, common: &Rc<Common>) -> Vec<(RecordId, Rc<Tending>)> {
-    let sites = snapshot.config.sites.iter().zip(snapshot.all_tls());
+    let sites = snapshot.config.certified().zip(snapshot.all_tls());
     let acme = sites.filter(|(site, _)| site.certificate == Certificate::Acme);
     let tending = |(site, tls)| {
         tls::sets(site).into_iter().map(move |names| {

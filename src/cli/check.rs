@@ -35,14 +35,9 @@ pub(super) fn run(config: ConfigFile) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Whether certificates come from a CA at all: what is only for them is else of no interest.
-fn asks_a_ca(config: &Config) -> bool {
-    config.sites.iter().any(|site| site.certificate == Certificate::Acme)
-}
-
 /// Secrets that cannot be read, or are not what they should be.
 fn secrets(config: &Config) -> Vec<Problem> {
-    if !asks_a_ca(config) {
+    if !config.asks_a_ca() {
         return Vec::new();
     }
     let wrong = |secret: &Secret, use_it: &dyn Fn(&[u8]) -> Result<(), String>| {
@@ -76,7 +71,7 @@ fn secrets(config: &Config) -> Vec<Problem> {
 
 /// A store that would not outlive the machine or the container.
 fn volatile(config: &Config) -> Option<Problem> {
-    let message = store::volatile(&config.store.path).filter(|_| asks_a_ca(config))?;
+    let message = store::volatile(&config.store.path).filter(|_| config.asks_a_ca())?;
     Some(Problem::new(Place { path: "store.path".into(), ..Place::default() }, message, ""))
 }
 
@@ -147,7 +142,7 @@ fn routes(out: &mut String, site: &Site) {
 
 fn route(route: &Route) -> [String; 3] {
     let target = match &route.action {
-        Action::Proxy(proxy) => proxy.targets.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+        Action::Proxy(proxy) => matrix::targets(proxy),
         Action::Redirect { to, status } => format!("{status} to {to}"),
         Action::Files(files) => folder(files),
     };

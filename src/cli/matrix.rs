@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::addr::{Gate, Source};
-use crate::config::model::{Bind, Config};
+use crate::config::model::{Bind, Certificate, Config, Forward, Kind, Proxy, ProxyVersion};
 use crate::firewall::plan::{Door, Plan, Purpose};
 
 /// The widest that the matrix gets before its columns go on below, in characters.
@@ -117,6 +117,9 @@ fn notes(config: &Config, plan: &Plan) -> Vec<String> {
         if let Some(peers) = &door.proxies {
             notes.push(format!("{name} is reached through {} alone, with a PROXY header", names(peers)));
         }
+        if let Some(Kind::Forward(forward)) = kind(config, door.bind) {
+            notes.push(format!("{name} goes to {}", forwarding(forward)));
+        }
     }
     if let Some(client) = &config.client_address {
         notes.push(format!("the client's address is believed from {}", names(&client.trusted)));
@@ -127,6 +130,36 @@ fn notes(config: &Config, plan: &Plan) -> Vec<String> {
         notes.push(format!("metrics and health are shown to {whom} at {}", listen.bind));
     }
     notes
+}
+
+fn kind(config: &Config, bind: Bind) -> Option<&Kind> {
+    config.rows.iter().find(|row| row.bind == bind).map(|row| &row.kind)
+}
+
+fn forwarding(forward: &Forward) -> String {
+    let mut text = targets(&forward.proxy);
+    if let Some(tls) = &forward.tls {
+        text.extend([", with TLS ended as ", tls.name.as_str()]);
+        match &tls.certificate {
+            Some(Certificate::Internal) => text.push_str(" (the edge's own CA)"),
+            Some(Certificate::Files { cert, .. }) => text.extend([" (", &cert.display().to_string(), ")"]),
+            Some(Certificate::Acme) | None => {}
+        }
+        if let Some(path) = &tls.client_ca {
+            text.extend([", for clients with a certificate of ", &path.display().to_string()]);
+        }
+    }
+    match forward.send_proxy {
+        Some(ProxyVersion::V1) => text.push_str(", behind a PROXY v1 header"),
+        Some(ProxyVersion::V2) => text.push_str(", behind a PROXY v2 header"),
+        None => {}
+    }
+    text
+}
+
+/// The targets of an upstream, as they were typed.
+pub(super) fn targets(proxy: &Proxy) -> String {
+    proxy.targets.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -173,6 +206,16 @@ mod tests {
   Redis 6379                  ✓
 ";
         assert_eq!(out, expected);
+    }
+
+    #[test]
+    fn forward_rows_tell_where_they_lead() {
+        let out = shown(
+            "[sources]\nhq = ['203.0.113.0/24']\n[ports]\n443 = { serve = 'https', allow = ['public'] }\n\
+             5432 = { forward = ['db-1:5432', 'db-2:5432'], allow = ['hq'], tls = 'db.example', send_proxy = 'v2' }",
+        );
+        let note = "PostgreSQL 5432 goes to db-1:5432, db-2:5432, with TLS ended as db.example, behind a PROXY v2 header\n";
+        assert!(out.ends_with(note), "{out}");
     }
 
     #[test]

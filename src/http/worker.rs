@@ -22,14 +22,10 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// A worker without connections. Call it on the worker's own runtime, inside its `LocalSet`.
-    pub fn new(lobby: &Rc<Lobby>) -> Rc<Self> {
-        let worker = Rc::new(Self {
-            lobby: Rc::clone(lobby),
-            pools: Pools::new(),
-            clock: Clock::default(),
-            ids: RequestIds::new(),
-        });
+    /// A worker without connections, which dials with `pools`. Call it on the worker's own runtime, inside its `LocalSet`.
+    pub fn new(lobby: &Rc<Lobby>, pools: Pools) -> Rc<Self> {
+        let worker =
+            Rc::new(Self { lobby: Rc::clone(lobby), pools, clock: Clock::default(), ids: RequestIds::new() });
         tokio::task::spawn_local(sweep(Rc::downgrade(&worker)));
         worker
     }

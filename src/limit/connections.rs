@@ -20,7 +20,10 @@ pub struct Connections {
 
 /// The open connections of one row. Clones count together; a row that outlives a reload takes its count along.
 #[derive(Debug, Clone, Default)]
-pub struct RowCount(Count);
+pub struct RowCount {
+    total: Count,
+    clients: Arc<Clients>,
+}
 
 /// How many connections may be open, as the configuration of the moment says.
 #[derive(Debug, Clone, Copy)]
@@ -31,6 +34,8 @@ pub struct Ceilings {
     pub row: Option<usize>,
     /// From one client: an IPv4 address, or an IPv6 /64, for whoever has one address of it has them all.
     pub client: Option<usize>,
+    /// From one client on the row.
+    pub row_client: Option<usize>,
 }
 
 /// The ceiling that a connection would have broken.
@@ -45,6 +50,9 @@ pub enum Full {
     /// [`Ceilings::client`]
     #[error("the client has as many connections as it may")]
     Client,
+    /// [`Ceilings::row_client`]
+    #[error("the client has as many connections as it may on the row")]
+    RowClient,
 }
 
 impl Full {
@@ -54,6 +62,7 @@ impl Full {
             Self::Total => "connections",
             Self::Row => "max_connections",
             Self::Client => "connections_per_client",
+            Self::RowClient => "max_connections_per_client",
         }
     }
 }
@@ -64,7 +73,7 @@ impl Full {
 pub struct Guard {
     _total: Slot,
     _row: Slot,
-    _client: Option<ClientSlot>,
+    _clients: [Option<ClientSlot>; 2],
 }
 
 impl Connections {
@@ -75,12 +84,16 @@ impl Connections {
     /// The ceiling that is met; nothing is counted then.
     pub fn try_open(&self, client: ClientAddr, row: &RowCount, ceilings: Ceilings) -> Result<Guard, Full> {
         let total = self.total.take(ceilings.total).ok_or(Full::Total)?;
-        let row = row.0.take(ceilings.row.unwrap_or(usize::MAX)).ok_or(Full::Row)?;
-        let client = match ceilings.client {
-            Some(ceiling) => Some(ClientSlot::take(&self.clients, client, ceiling).ok_or(Full::Client)?),
-            None => None,
+        let slot = row.total.take(ceilings.row.unwrap_or(usize::MAX)).ok_or(Full::Row)?;
+        let one = |clients, ceiling: Option<usize>, full| match ceiling {
+            Some(ceiling) => ClientSlot::take(clients, client, ceiling).map(Some).ok_or(full),
+            None => Ok(None),
         };
-        Ok(Guard { _total: total, _row: row, _client: client })
+        let clients = [
+            one(&self.clients, ceilings.client, Full::Client)?,
+            one(&row.clients, ceilings.row_client, Full::RowClient)?,
+        ];
+        Ok(Guard { _total: total, _row: slot, _clients: clients })
     }
 
     /// How many are open.
@@ -98,7 +111,7 @@ impl Connections {
 impl RowCount {
     /// How many are open on the row.
     pub fn open(&self) -> usize {
-        self.0.get()
+        self.total.get()
     }
 }
 
@@ -182,7 +195,7 @@ impl Drop for ClientSlot {
 mod tests {
     use super::*;
 
-    const OPEN: Ceilings = Ceilings { total: usize::MAX, row: None, client: None };
+    const OPEN: Ceilings = Ceilings { total: usize::MAX, row: None, client: None, row_client: None };
 
     fn client(ip: &str) -> ClientAddr {
         ClientAddr::new(ip.parse().unwrap())
@@ -195,6 +208,7 @@ mod tests {
             (Ceilings { total: 2, ..OPEN }, Full::Total),
             (Ceilings { row: Some(2), ..OPEN }, Full::Row),
             (Ceilings { client: Some(2), ..OPEN }, Full::Client),
+            (Ceilings { row_client: Some(2), ..OPEN }, Full::RowClient),
         ] {
             let (connections, row) = (Connections::default(), RowCount::default());
             let first = connections.try_open(alice, &row, ceilings).unwrap();
@@ -256,7 +270,7 @@ mod tests {
     #[test]
     fn workers_never_pass_a_ceiling_together() {
         let (connections, row, alice) = (Connections::default(), RowCount::default(), client("192.0.2.1"));
-        let ceilings = Ceilings { total: 3, row: Some(3), client: Some(2) };
+        let ceilings = Ceilings { total: 3, row: Some(3), client: Some(2), row_client: None };
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {

@@ -114,9 +114,11 @@ impl Lobby {
             total: limits.connections,
             row: row.max_connections,
             client: limits.connections_per_client,
+            row_client: row.max_connections_per_client,
         };
         // The row's count is behind a lock, which only a row with a ceiling takes.
-        let count = row.max_connections.map(|_| self.connections.row(row.bind)).unwrap_or_default();
+        let counted = row.max_connections.or(row.max_connections_per_client);
+        let count = counted.map(|_| self.connections.row(row.bind)).unwrap_or_default();
         self.connections.try_open(client, &count, ceilings)
     }
 }

@@ -156,8 +156,8 @@ fn hint(address: SocketAddr, error: &io::Error) -> String {
     }
 }
 
-/// A client that vanished without a word is noticed after two minutes.
-const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
+/// A client, or a target, that vanished without a word is noticed after two minutes.
+pub const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
     .with_time(Duration::from_mins(1))
     .with_interval(Duration::from_secs(15))
     .with_retries(4);

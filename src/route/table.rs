@@ -8,7 +8,7 @@ use super::maintenance::Maintenance;
 use super::pages::Pages;
 use super::policy::{Gates, Policy};
 use crate::addr::Gate;
-use crate::config::model::{Action, Config, PathPattern, Proxy, Route, RowId, Site};
+use crate::config::model::{Action, Config, Kind, PathPattern, Proxy, Route, RowId, Site};
 use crate::files::Folder;
 use crate::name::{HostPattern, Hostname};
 use crate::observe::metrics::{Labels, Series};
@@ -20,6 +20,8 @@ use crate::upstream::{Drained, Upstream};
 pub struct Table {
     rows: Box<[Names]>,
     sites: Box<[Arc<SiteEntry>]>,
+    /// By [`RowId`].
+    forwards: Box<[Option<Arc<Upstream>>]>,
     upstreams: HashMap<Proxy, Arc<Upstream>>,
     drained: Drained,
     labels: Labels,
@@ -136,7 +138,17 @@ impl Table {
                 }
             }
         }
-        Self { rows, sites, upstreams, drained, labels, gates: gates.settled() }
+        let forwards = config.rows.iter().map(|row| match &row.kind {
+            Kind::Forward(forward) => Some(upstream(&forward.proxy)),
+            Kind::Serve(_) => None,
+        });
+        let forwards = forwards.collect();
+        Self { rows, sites, forwards, upstreams, drained, labels, gates: gates.settled() }
+    }
+
+    /// What a forward row forwards to.
+    pub fn forward(&self, row: RowId) -> Option<&Arc<Upstream>> {
+        self.forwards.get(row.0)?.as_ref()
     }
 
     /// The site that `host`, in its canonical form, names on a row.
@@ -479,6 +491,7 @@ mod tests {
             gate: Gate::open(),
             proxy_protocol: None,
             max_connections: None,
+            max_connections_per_client: None,
             backlog: 16,
         };
         let second = Duration::from_secs(1);
@@ -487,6 +500,7 @@ mod tests {
             sources: Vec::new(),
             rows: vec![row(Serve::Http), row(Serve::Https)],
             sites,
+            named: Vec::new(),
             tls: Tls { min_version: TlsVersion::V1_2 },
             store: Store { path: "certs".into(), key: None },
             acme: Acme {

@@ -27,7 +27,7 @@ pub(super) async fn watch(live: Live) {
 }
 
 fn look(snapshot: &Snapshot) {
-    for (site, tls) in snapshot.config.sites.iter().zip(snapshot.all_tls()) {
+    for (site, tls) in snapshot.config.certified().zip(snapshot.all_tls()) {
         tell(site, tls);
     }
 }

@@ -25,9 +25,9 @@ pub(super) async fn drain(edge: &mut Edge, mut signals: Signals, mut asks: mpsc:
                 Some(()) => {}
                 None => break tracing::info!("drained"),
             },
-            () = &mut over => break cut(edge, "grace is over"),
+            () = &mut over => break cut(edge, "grace is over").await,
             told = signals.next() => if told == Told::Leave {
-                break cut(edge, "told again to leave");
+                break cut(edge, "told again to leave").await;
             },
             Some(ask) = asks.recv() => answer(edge, ask),
         }
@@ -37,8 +37,9 @@ pub(super) async fn drain(edge: &mut Edge, mut signals: Signals, mut asks: mpsc:
     }
 }
 
-fn cut(edge: &Edge, why: &'static str) {
+async fn cut(edge: &mut Edge, why: &'static str) {
     tracing::warn!(connections = edge.workers.open(), why, "connections were cut off");
+    edge.workers.cut().await;
 }
 
 fn answer(edge: &Edge, ask: Ask) {

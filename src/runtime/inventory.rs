@@ -20,7 +20,7 @@ use crate::tls::InUse;
 /// Every certificate of a running configuration. Reads the disk.
 pub(super) fn running(snapshot: &Snapshot, progress: &Progress) -> Certificates {
     let store = &snapshot.config.store.path;
-    let sites = snapshot.config.sites.iter().zip(snapshot.all_tls());
+    let sites = snapshot.config.certified().zip(snapshot.all_tls());
     let each = sites.flat_map(|(site, tls)| tls.in_use().into_iter().map(move |in_use| (site, in_use)));
     let certificates = each.map(|(site, in_use)| {
         let stored = site.certificate == model::Certificate::Acme;
@@ -41,7 +41,7 @@ pub(super) fn running(snapshot: &Snapshot, progress: &Progress) -> Certificates 
 /// # Errors
 /// The store cannot be read.
 pub fn stored(config: &Config) -> Result<Certificates, StoreError> {
-    let acme = config.sites.iter().filter(|site| site.certificate == model::Certificate::Acme);
+    let acme = config.certified().filter(|site| site.certificate == model::Certificate::Acme);
     let one = |names: Vec<HostPattern>| {
         let record = look(&config.store.path, &RecordId::of(&names))?;
         let bundle = record.as_ref().and_then(|record| record.bundle.as_ref());
@@ -81,7 +81,7 @@ pub(super) async fn told(
 /// The record that a name's certificate is kept in. The error says why there is none.
 pub(super) fn record_of(config: &Config, name: &HostPattern) -> Result<RecordId, String> {
     let has = |site: &&model::Site| sets(site).iter().flatten().any(|own| own == name);
-    let Some(site) = config.sites.iter().find(has) else {
+    let Some(site) = config.certified().find(has) else {
         return Err(format!("no site has the name {name}"));
     };
     match &site.certificate {

@@ -95,6 +95,7 @@ mod tests {
             gate: Gate::open(),
             proxy_protocol: None,
             max_connections: None,
+            max_connections_per_client: None,
             backlog: 16,
         }
     }

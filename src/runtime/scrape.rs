@@ -211,6 +211,21 @@ fn doors(text: &mut Text, reading: &Reading) {
         text.sample(&[("row", &row.to_string()), ("reason", why)], count);
     }
     text.counter(
+        "vestibule_forwarded_bytes_total",
+        "Octets that were forwarded, by row of [ports]: in from clients, out to them",
+    );
+    for (row, sum) in &reading.forwards {
+        text.sample(&[("row", &row.to_string()), ("direction", "in")], sum.received);
+        text.sample(&[("row", &row.to_string()), ("direction", "out")], sum.sent);
+    }
+    text.counter(
+        "vestibule_forward_ended_total",
+        "Forwarded connections that ended, by row of [ports] and why",
+    );
+    for ((row, why), count) in &reading.ends {
+        text.sample(&[("row", &row.to_string()), ("reason", why)], count);
+    }
+    text.counter(
         "vestibule_tls_handshakes_total",
         "Finished TLS handshakes, by version and by whether a ticket was used",
     );

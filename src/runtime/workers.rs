@@ -15,6 +15,7 @@ use tokio::task::{JoinHandle, LocalSet, spawn_local};
 
 use crate::config::model::{Bind, Kind};
 use crate::http;
+use crate::l4;
 use crate::limit::connections::Connections;
 use crate::lobby::Lobby;
 use crate::net::accept::{Accepted, Acceptor};
@@ -22,6 +23,7 @@ use crate::net::listen::Bound;
 use crate::observe::access::Access;
 use crate::observe::metrics::Metrics;
 use crate::snapshot::Live;
+use crate::upstream::Pools;
 
 /// How long a worker that is busy may take to obey before nobody waits for it any longer.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -50,6 +52,8 @@ enum Order {
     Look(mpsc::Sender<()>),
     /// Accept nothing more, finish what is open, end.
     Drain,
+    /// End now: what is still open is dropped.
+    Cut,
 }
 
 impl Workers {
@@ -111,6 +115,14 @@ impl Workers {
         self.all(|| Order::Drain);
     }
 
+    /// Ends the threads that drain, whatever is still open: each connection leaves its access line. Returns once they
+    /// have, or are too busy.
+    pub(super) async fn cut(&mut self) {
+        self.all(|| Order::Cut);
+        let ended = async { while self.ended().await.is_some() {} };
+        let _ = tokio::time::timeout(PATIENCE, ended).await;
+    }
+
     /// How many connections are open.
     pub(super) fn open(&self) -> usize {
         self.threads.iter().map(|thread| thread.open.load(Ordering::Relaxed)).sum()
@@ -164,13 +176,19 @@ impl Parts {
         let Self { runtime, mut orders, open, live, access, metrics, connections, _ending } = self;
         LocalSet::new().block_on(&runtime, async move {
             let lobby = Lobby::new(live, access.sink(), metrics.meter(), connections);
-            let http = http::Worker::new(&lobby);
-            let hall = Rc::new(Hall { lobby, http, open, emptied: Notify::new() });
+            let pools = Pools::new();
+            let http = http::Worker::new(&lobby, pools.clone());
+            let l4 = l4::Worker::new(&lobby, pools);
+            let hall = Rc::new(Hall { lobby, http, l4, open, emptied: Notify::new() });
             hall.obey(&mut orders).await;
             hall.lobby.drain();
-            hall.empty().await;
+            tokio::select! {
+                () = hall.empty() => {}
+                () = told_to_cut(&mut orders) => {}
+            }
             hall.lobby.access.flush();
         });
+        // What is left open is dropped with the `LocalSet`, and its lines with the last handle of the sink.
     }
 }
 
@@ -178,6 +196,7 @@ impl Parts {
 struct Hall {
     lobby: Rc<Lobby>,
     http: Rc<http::Worker>,
+    l4: Rc<l4::Worker>,
     open: Arc<AtomicUsize>,
     emptied: Notify,
 }
@@ -194,7 +213,7 @@ impl Hall {
                 }
                 Order::Close(bind) => shut(rows.remove(&bind).unwrap_or_default()).await,
                 Order::Look(_done) => self.lobby.wake_all(),
-                Order::Drain => break,
+                Order::Drain | Order::Cut => break,
             }
         }
         shut(rows.into_values().flatten()).await;
@@ -214,7 +233,10 @@ impl Hall {
         match self.lobby.enter(accepted, bind).await {
             Ok(entered) => match entered.kind {
                 Kind::Serve(serve) => Rc::clone(&self.http).serve(entered, serve, bind).await,
-                Kind::Forward(_) => {}
+                Kind::Forward(ref forward) => {
+                    let forward = Arc::clone(forward);
+                    Box::pin(Rc::clone(&self.l4).serve(entered, forward, bind)).await;
+                }
             },
             Err(turned) => Box::pin(self.http.turn_away(turned, bind)).await,
         }
@@ -225,6 +247,11 @@ impl Hall {
             self.emptied.notified().await;
         }
     }
+}
+
+/// Whatever else is ordered of a thread that drains has no meaning any more.
+async fn told_to_cut(orders: &mut mpsc::UnboundedReceiver<Order>) {
+    while !matches!(orders.recv().await, None | Some(Order::Cut)) {}
 }
 
 /// A connection, counted for as long as it lives. Only the thread itself writes the count.

@@ -170,6 +170,43 @@ where
     }
 }
 
+/// Answers one TLS handshake on a port that has one name, `own`: clients ask for it or, as those do that speak no HTTP,
+/// for none. Of the protocols that a client lists, `postgresql` is chosen, and else none. Otherwise as [`accept`].
+pub async fn accept_as<IO>(
+    mut io: IO,
+    book: &Book,
+    own: &Hostname,
+    config: impl FnOnce() -> Option<Arc<SiteConfig>>,
+) -> Result<Handshaken<IO>, Refusal>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let accepted = match read_hello(&mut io).await {
+        Ok(accepted) => accepted,
+        Err(Broken { refusal, alert }) => return Err(part(&mut io, &alert, refusal).await),
+    };
+    if let Some((name, config)) = challenged(&accepted, book) {
+        return Err(validate(io, accepted, name, &config).await);
+    }
+    let choose = |name: &Hostname| {
+        if name != own {
+            return Err(Reason::UnknownName);
+        }
+        config().ok_or(Reason::NoCertificate)
+    };
+    let chosen = match accepted.client_hello().server_name() {
+        None => choose(own).map(|config| (own.clone(), config)).map_err(Refusal::because),
+        Some(_) => named(&accepted, choose),
+    };
+    match chosen {
+        Ok((name, config)) => {
+            let face = config.raw_face(&accepted.client_hello());
+            finish_with(io, accepted, name, face).await
+        }
+        Err(refusal) => Err(part(&mut io, &fatal(AlertDescription::UnrecognisedName), refusal).await),
+    }
+}
+
 /// Answers a CA's validation of a name in `book`, and nothing else: whoever says anything else hears nothing at all.
 /// For ports that are closed to whom this is. The caller puts a deadline around it.
 pub async fn answer_challenge<IO>(mut io: IO, book: &Book) -> Refusal
@@ -239,6 +276,18 @@ where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     let face = config.face(&accepted.client_hello());
+    finish_with(io, accepted, name, face).await
+}
+
+async fn finish_with<IO>(
+    io: IO,
+    accepted: Accepted,
+    name: Hostname,
+    face: Arc<rustls::ServerConfig>,
+) -> Result<Handshaken<IO>, Refusal>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
     match StartHandshake::from_parts(accepted, io).into_stream(face).into_fallible().await {
         Ok(stream) => Ok(describe(stream, name)),
         // rustls has written its alert already.

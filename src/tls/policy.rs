@@ -18,6 +18,9 @@ use super::challenges::Book;
 use super::tickets::{PERIOD, Tickets};
 use crate::config::model::TlsVersion;
 
+/// What PostgreSQL's clients list where TLS comes first (its protocol's section on session encryption).
+const POSTGRESQL: &[u8] = b"postgresql";
+
 /// The server's order, which is enforced: AES-128-GCM first, for it is the cheapest of three that are all sound.
 static SUITES: &[SupportedCipherSuite] = &[
     cipher_suite::TLS13_AES_128_GCM_SHA256,
@@ -172,6 +175,15 @@ impl SiteConfig {
         config.send_tls13_tickets = 0;
         let config = Arc::new(config);
         Ok(Self { hybrid: Arc::clone(&config), classic: config })
+    }
+
+    /// The same for what is not HTTP. Clients that list protocols which are not spoken behind the edge are not refused, for
+    /// nobody behind it would refuse them.
+    pub(super) fn raw_face(&self, hello: &ClientHello<'_>) -> Arc<rustls::ServerConfig> {
+        let mut face = Arc::unwrap_or_clone(self.face(hello));
+        let listed = hello.alpn().is_some_and(|mut protocols| protocols.any(|own| own == POSTGRESQL));
+        face.alpn_protocols = if listed { vec![POSTGRESQL.to_vec()] } else { Vec::new() };
+        Arc::new(face)
     }
 
     pub(super) fn face(&self, hello: &ClientHello<'_>) -> Arc<rustls::ServerConfig> {

@@ -66,6 +66,10 @@ impl Recipe {
         })
     }
 
+    pub(super) fn asks_clients(&self) -> bool {
+        self.client_ca.is_some()
+    }
+
     /// `before` is what was in use until now: what comes from elsewhere stays.
     pub(super) fn make(&self, now: OffsetDateTime, before: &Answer) -> Result<Made, Vec<TlsProblem>> {
         let (policy, certificate) = match (self.policy(), self.certificate(now)) {

@@ -92,6 +92,11 @@ impl SiteTls {
         }
     }
 
+    /// Whether clients must show a certificate.
+    pub fn asks_clients(&self) -> bool {
+        self.recipe.asks_clients()
+    }
+
     /// Puts a new certificate of a CA to use, from the next handshake on: the chain, leaf first, and its key, as PEM.
     /// Checked as files are; refused as well when it has expired, and when it is for none of the site's certificates
     /// ([`sets`](super::sets)) as a whole.

@@ -45,6 +45,14 @@ impl Io {
     pub(super) fn new(conn: Conn, busy: Busy, place: Option<Place>) -> (Self, BytesMut) {
         (Self { socket: conn.socket, _busy: busy, _place: place }, conn.buffer)
     }
+
+    /// The connection where it is plain TCP.
+    pub fn tcp(&self) -> Option<&TcpStream> {
+        match &self.socket {
+            Socket::Tcp(tcp) => Some(tcp),
+            Socket::Unix(_) | Socket::Tls(_) => None,
+        }
+    }
 }
 
 /// The socket.

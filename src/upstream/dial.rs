@@ -8,13 +8,13 @@ use tokio::time::timeout;
 
 use super::conn::{Conn, Socket};
 use super::member::Address;
-use crate::addr::{Permit, Route};
+use crate::addr::Permit;
 use crate::fault::Fault;
 use crate::tls::upstream::ClientTls;
 
 /// Connects to an address within `limit`. The permit proves that the client may reach it.
-pub(super) async fn dial(
-    _permit: Permit<Route>,
+pub(super) async fn dial<Scope>(
+    _permit: Permit<Scope>,
     address: &Address,
     tls: &ClientTls,
     limit: Duration,

@@ -48,7 +48,7 @@ use member::Member;
 pub use pool::Pools;
 use sticky::{Key, Token};
 
-use crate::addr::{Permit, Route};
+use crate::addr::{Permit, Port, Route};
 use crate::config::model::Proxy;
 use crate::fault::Fault;
 use crate::wire::Body;
@@ -183,6 +183,26 @@ impl Upstream {
             let (Some(left), Some(again)) = (left, again) else { return Err(fault) };
             (retries, outgoing, pooled) = (left, again, false);
         }
+    }
+
+    /// A fresh connection for bytes that are passed on as they are. It counts as its member's for as long as it lives.
+    pub async fn connect(
+        self: &Arc<Self>,
+        permit: Permit<Port>,
+        pools: &Pools,
+        trace: &mut Trace,
+    ) -> Result<Io, Fault> {
+        let nothing = Outgoing {
+            head: Bytes::new(),
+            body: None,
+            chunked: false,
+            method: Method::CONNECT,
+            again: None,
+            upgrade: true,
+            wants: None,
+        };
+        let call::Held { conn, busy, place } = self.connection(permit, pools, &nothing, false, trace).await?;
+        Ok(Io::new(conn, busy, place).0)
     }
 
     /// What a call that got no answer tells of its member. Whether the connection was a reused one.

@@ -14,7 +14,7 @@ use super::member::Member;
 use super::pool::{Lane, Pools};
 use super::sticky::Token;
 use super::{Outgoing, Trace, Upstream};
-use crate::addr::{Permit, Route};
+use crate::addr::Permit;
 use crate::fault::Fault;
 
 /// What one request has met on its search.
@@ -29,9 +29,9 @@ struct Search<'s> {
 
 impl Upstream {
     /// A connection as soon as there is one. While no member is up, a deploy most often, the request waits up to `hold`.
-    pub(super) async fn connection(
+    pub(super) async fn connection<Scope>(
         self: &Arc<Self>,
-        permit: Permit<Route>,
+        permit: Permit<Scope>,
         pools: &Pools,
         outgoing: &Outgoing,
         pooled: bool,
@@ -53,9 +53,9 @@ impl Upstream {
     }
 
     /// Dials, and where that fails the next member, and waits for one where none is left.
-    async fn find(
+    async fn find<Scope>(
         self: &Arc<Self>,
-        permit: Permit<Route>,
+        permit: Permit<Scope>,
         first: Option<Rc<Lane>>,
         mut search: Search<'_>,
         outgoing: &Outgoing,

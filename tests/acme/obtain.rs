@@ -23,6 +23,23 @@ fn by_either_challenge() {
     }
 }
 
+/// What a forward row is called is proved as a site's name is, and looked after as one.
+#[test]
+fn for_a_forward_row() {
+    for challenge in ["http-01", "tls-alpn-01"] {
+        let pebble = Pebble::start(Options::default());
+        let row =
+            "\"127.0.0.3:0\" = { forward = \"127.0.0.1:1\", allow = [\"public\"], tls = \"db.test\" }\n";
+        let acme = table(&pebble, &format!("challenge = \"{challenge}\""));
+        let site = site(NAME).replace("\"acme\"", "\"internal\"");
+        let edge = Edge::start(&format!("{}{row}{acme}{site}", rows(pebble.ports, "public")));
+        said(&edge, "a certificate was obtained and is in use");
+        let address = edge.address("127.0.0.3:0");
+        assert!(crate::support::client::tls(address, &pebble.issuing_root(), "db.test", &[]).is_ok());
+        assert_eq!(record(&edge, "db.test")["names"], serde_json::json!(["db.test"]));
+    }
+}
+
 #[test]
 fn by_the_challenge_that_works() {
     let pebble = Pebble::start(Options::default());

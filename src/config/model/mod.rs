@@ -32,6 +32,8 @@ pub struct Config {
     pub host_rows: Vec<HostRow>,
     /// `[[site]]`, in the order of the file.
     pub sites: Vec<Site>,
+    /// What forward rows are called that have a certificate of their own: sites without routes.
+    pub named: Vec<Site>,
     /// `[acme]`
     pub acme: Acme,
     /// `[tls]`
@@ -96,6 +98,16 @@ impl Config {
         for source in self.admin.listen.iter_mut().flat_map(|listen| &mut listen.allow) {
             change(Use::Allow, source);
         }
+    }
+
+    /// Everything that has a certificate: the sites, then what forward rows are called.
+    pub fn certified(&self) -> impl Iterator<Item = &Site> {
+        self.sites.iter().chain(&self.named)
+    }
+
+    /// Whether a certificate comes from a CA at all.
+    pub fn asks_a_ca(&self) -> bool {
+        self.certified().any(|site| site.certificate == Certificate::Acme)
     }
 }
 

@@ -1,11 +1,13 @@
 //! The rows of the firewall.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Target;
+use super::{Certificate, Proxy};
 use crate::addr::{Gate, Source};
+use crate::name::Hostname;
 
 /// Index of a row in [`super::Config::rows`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -24,6 +26,8 @@ pub struct Row {
     pub proxy_protocol: Option<Vec<Source>>,
     /// The most connections open on this row at once.
     pub max_connections: Option<usize>,
+    /// The most of them from one client (an IPv4 address, an IPv6 /64).
+    pub max_connections_per_client: Option<usize>,
     /// The kernel's accept queue, in connections.
     pub backlog: u32,
 }
@@ -104,8 +108,32 @@ pub enum Serve {
 /// Where a row forwards to, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Forward {
-    /// At least one; none of them speaks TLS.
-    pub targets: Vec<Target>,
-    /// How long connecting may take, all targets together.
-    pub connect_timeout: Duration,
+    /// The targets, none of which speaks TLS, and how they are connected to. What is only for requests has no meaning.
+    pub proxy: Proxy,
+    /// How long both sides may be silent; None: for as long as both are there.
+    pub idle_timeout: Option<Duration>,
+    /// What the target is told of the client.
+    pub send_proxy: Option<ProxyVersion>,
+    /// TLS that is ended here.
+    pub tls: Option<ForwardTls>,
+}
+
+/// The versions of the PROXY protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyVersion {
+    /// One line of text.
+    V1,
+    /// A binary block.
+    V2,
+}
+
+/// TLS that is ended before forwarding.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForwardTls {
+    /// What the row is called.
+    pub name: Hostname,
+    /// Where its certificate comes from; None: it is that of the site which has the name, and so are all of its TLS.
+    pub certificate: Option<Certificate>,
+    /// The CA that clients' certificates must chain to (a PEM file).
+    pub client_ca: Option<PathBuf>,
 }

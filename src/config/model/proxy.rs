@@ -32,6 +32,26 @@ pub struct Proxy {
     pub buffers: Buffers,
 }
 
+impl Proxy {
+    /// Targets that are connected to and not spoken to.
+    pub fn plain(targets: Vec<Target>, connect_timeout: Duration) -> Self {
+        Self {
+            targets,
+            connect_timeout,
+            response_timeout: Duration::ZERO,
+            hold: Duration::ZERO,
+            retries: 0,
+            balance: Balance::LeastBusy,
+            cookie: None,
+            concurrency: None,
+            queue: usize::MAX,
+            queue_timeout: Duration::ZERO,
+            health: None,
+            buffers: Buffers { request: false, response: false, memory: 0, disk: 0 },
+        }
+    }
+}
+
 /// How one of several targets is chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Balance {

@@ -8,6 +8,7 @@ mod dns;
 mod edge;
 mod errors;
 mod files;
+mod forward;
 mod headers;
 mod listing;
 mod names;
@@ -24,14 +25,14 @@ pub(super) use secrets::report as report_secrets;
 
 use std::path::{Path, PathBuf};
 
-use super::model::Config;
+use super::model::{Config, Site};
 use super::raw::{Table, Value};
 
 /// Reads the whole document. What it returns is true only where nothing was reported.
 pub(super) fn config(root: &Table<'_>, file: &Path) -> Config {
     let home = Home(file.parent().unwrap_or(Path::new("")));
     let sources = sources::read(root, &home);
-    let ports = ports::read(root, &sources);
+    let mut ports = ports::read(root, &sources, &home);
     let limits = edge::limits(root);
     let tls = root.section("tls");
     let client_ca = edge::client_ca(&tls, &home);
@@ -39,10 +40,12 @@ pub(super) fn config(root: &Table<'_>, file: &Path) -> Config {
     let wildcards = acme.is_some_and(|acme| acme.get("dns").is_some());
     let defaults = site::Defaults { body: limits.body, client_ca, wildcards, home: &home };
     let sites = site::read(root, &ports, &sources, &defaults);
+    let named = forward::certify(ports.take_named(), &sites, &ports.all(), &defaults, root.report);
     let admin = admin::read(root, &ports, &sources);
     let (rows, host_rows) = ports.into_rows();
     let config = Config {
         sites,
+        named,
         tls: edge::tls(&tls),
         store: edge::store(root, &home),
         acme: acme::read(root, &home),
@@ -92,8 +95,9 @@ fn warn_of_unused(root: &Table<'_>, config: &Config) {
     }
     let host = |value: &Value<'_>| value.node.as_table().is_some_and(|table| table.contains_key("host"));
     let rows = entries("ports").into_iter().filter(|(.., value)| !host(value));
-    for ((name, place, _), row) in rows.zip(0..) {
-        if !config.sites.iter().any(|site| site.rows.iter().any(|id| id.0 == row)) {
+    for (((name, place, _), row), id) in rows.zip(&config.rows).zip(0..) {
+        let used = |site: &Site| site.rows.iter().any(|own| own.0 == id);
+        if row.serve().is_some() && !config.sites.iter().any(used) {
             report.warn(
                 &place,
                 format!("no site uses the row {name}"),

@@ -31,6 +31,20 @@ pub(super) fn redirects(value: &Value<'_>) -> Vec<(Hostname, Place)> {
     value.items().unwrap_or_default().iter().filter_map(name).collect()
 }
 
+/// A whole name by itself.
+pub(super) fn whole(value: &Value<'_>) -> Option<Hostname> {
+    match one(value)? {
+        HostPattern::Exact(name) => Some(name),
+        HostPattern::Wildcard(_) => {
+            value.refuse(
+                "a wildcard is no name that a client asks for",
+                "write a whole name, as in \"db.example.com\"",
+            );
+            None
+        }
+    }
+}
+
 fn one(item: &Value<'_>) -> Option<HostPattern> {
     let text = item.text()?;
     if let Some((message, help)) = more_than_a_name(text) {

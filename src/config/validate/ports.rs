@@ -2,9 +2,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::super::model::{Bind, HostRow, Kind, Place, Row, RowId, Serve};
+use super::super::model::{Bind, HostRow, Kind, Place, Row, RowId, Serve, Target};
 use super::super::raw::{Report, Table, Value, nearest};
-use super::super::schema::{HOST_ROW, PORT};
+use super::super::schema::{FORWARD_ROW, HOST_ROW, SERVE_ROW};
+use super::Home;
+use super::forward::{self, Named};
 use super::sources::Sources;
 use crate::addr::Gate;
 
@@ -52,13 +54,21 @@ struct Declared {
     /// None: its key is wrong.
     bind: Option<Bind>,
     place: Place,
-    /// None: what it serves is wrong.
-    serve: Option<Serve>,
+    role: Role,
     row: Option<Row>,
+    named: Option<Named>,
+}
+
+/// What a row is there for, as far as that can be told.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Serve(Serve),
+    Forward,
+    Unknown,
 }
 
 /// Reads `[ports]`, or gives the rows that hold without it.
-pub(super) fn read(root: &Table<'_>, sources: &Sources) -> Ports {
+pub(super) fn read(root: &Table<'_>, sources: &Sources, home: &Home<'_>) -> Ports {
     let Some(value) = root.get("ports") else {
         let rows = [(80, Serve::Http), (443, Serve::Https)].map(|(port, serve)| standard(port, serve));
         return Ports { rows: rows.into(), hosts: Vec::new(), known: !root.report.incomplete };
@@ -66,15 +76,15 @@ pub(super) fn read(root: &Table<'_>, sources: &Sources) -> Ports {
     let none = |known| Ports { rows: Vec::new(), hosts: Vec::new(), known };
     let Some(entries) = value.table_entries() else { return none(false) };
     let mut ports = none(true);
-    for (name, place, value) in entries {
-        let bind = bind(name, &place, root.report);
+    let binds: Vec<_> = entries.iter().map(|(name, place, _)| bind(name, place, root.report)).collect();
+    for ((_, place, value), bind) in entries.into_iter().zip(&binds) {
         if let Some(bind) = bind {
-            ports.refuse_twin(bind, &place, root.report);
+            ports.refuse_twin(*bind, &place, root.report);
         }
         if value.node.as_table().is_some_and(|table| table.contains_key("host")) {
-            ports.hosts.push(host(bind, place, &value, sources));
+            ports.hosts.push(host(*bind, place, &value, sources));
         } else {
-            ports.rows.push(declare(bind, place, &value, sources));
+            ports.rows.push(declare(*bind, &binds, place, &value, sources, home));
         }
     }
     ports.want_https(&value);
@@ -89,9 +99,11 @@ fn standard(port: u16, serve: Serve) -> Declared {
         gate: Gate::open(),
         proxy_protocol: None,
         max_connections: None,
+        max_connections_per_client: None,
         backlog: BACKLOG,
     };
-    Declared { bind: Some(bind), place: Place::default(), serve: Some(serve), row: Some(row) }
+    let role = Role::Serve(serve);
+    Declared { bind: Some(bind), place: Place::default(), role, row: Some(row), named: None }
 }
 
 impl Ports {
@@ -102,9 +114,15 @@ impl Ports {
         (rows, self.hosts.into_iter().filter_map(host).collect())
     }
 
-    /// Every row.
+    /// What forward rows are called. Once.
+    pub(super) fn take_named(&mut self) -> Vec<Named> {
+        self.rows.iter_mut().filter_map(|declared| declared.named.take()).collect()
+    }
+
+    /// Every row that may serve a site.
     pub(super) fn all(&self) -> Vec<RowId> {
-        (0..self.rows.len()).map(RowId).collect()
+        let rows = self.rows.iter().enumerate();
+        rows.filter(|(_, declared)| declared.role != Role::Forward).map(|(index, _)| RowId(index)).collect()
     }
 
     /// The row of exactly this address, where there is one.
@@ -122,7 +140,7 @@ impl Ports {
     /// Whether one of the rows serves https, or may be meant to.
     pub(super) fn any_https(&self, rows: &[RowId]) -> bool {
         let mut chosen = rows.iter().filter_map(|id| self.rows.get(id.0));
-        chosen.any(|declared| declared.serve != Some(Serve::Http))
+        chosen.any(|declared| matches!(declared.role, Role::Serve(Serve::Https) | Role::Unknown))
     }
 
     /// The row that an element of a site's `ports` names.
@@ -144,7 +162,11 @@ impl Ports {
         if found.is_none() && self.known && self.rows.iter().all(|declared| declared.bind.is_some()) {
             item.refuse(format!("[ports] has no row {wanted}"), self.help(&name));
         }
-        found
+        let forwards = found.and_then(|id| self.rows.get(id.0)).is_some_and(|row| row.role == Role::Forward);
+        if forwards {
+            item.refuse(format!("the row {wanted} forwards, and serves no site"), "leave it out");
+        }
+        found.filter(|_| !forwards)
     }
 
     fn help(&self, wrong: &str) -> String {
@@ -173,26 +195,62 @@ impl Ports {
     }
 }
 
-fn declare(bind: Option<Bind>, place: Place, value: &Value<'_>, sources: &Sources) -> Declared {
-    let Some(table) = value.table(&PORT) else { return Declared { bind, place, serve: None, row: None } };
-    let serve = table.choice("serve").map(|word| if word == "https" { Serve::Https } else { Serve::Http });
+fn declare(
+    bind: Option<Bind>,
+    binds: &[Option<Bind>],
+    place: Place,
+    value: &Value<'_>,
+    sources: &Sources,
+    home: &Home<'_>,
+) -> Declared {
+    let has = |key| value.node.as_table().is_some_and(|table| table.contains_key(key));
+    let forwards = has("forward");
+    let schema = if forwards { &FORWARD_ROW } else { &SERVE_ROW };
+    let unknown = |place| Declared { bind, place, role: Role::Unknown, row: None, named: None };
+    if forwards && has("serve") {
+        value.refuse("a row serves or forwards, and this one is to do both", "make two rows of it");
+        return unknown(place);
+    }
+    let Some(table) = value.table(schema) else { return unknown(place) };
+    let (role, kind, named) = if forwards { forward(bind, binds, &table, home) } else { serve(&table) };
     let gate = Gate {
         allow: table.get("allow").map(|value| allowed(&value, sources)).unwrap_or_default(),
         deny: denied(&table, sources),
     };
-    refuse_open_store(bind, &table);
     let proxy_protocol = table.get("proxy_protocol").map(|value| sources.believed(&value));
-    let max_connections = table.whole("max_connections").and_then(|count| count.try_into().ok());
+    let count = |name| table.whole(name).and_then(|count| count.try_into().ok());
+    let max_connections = count("max_connections");
+    let max_connections_per_client = count("max_connections_per_client");
     let backlog = table.whole("backlog").and_then(|count| count.try_into().ok()).unwrap_or(BACKLOG);
-    let row = bind.zip(serve).map(|(bind, serve)| Row {
+    let row = bind.zip(kind).map(|(bind, kind)| Row {
         bind,
-        kind: Kind::Serve(serve),
+        kind,
         gate,
         proxy_protocol,
         max_connections,
+        max_connections_per_client,
         backlog,
     });
-    Declared { bind, place, serve, row }
+    Declared { bind, place, role, row, named }
+}
+
+fn serve(table: &Table<'_>) -> (Role, Option<Kind>, Option<Named>) {
+    let serve = table.choice("serve").map(|word| if word == "https" { Serve::Https } else { Serve::Http });
+    (serve.map_or(Role::Unknown, Role::Serve), serve.map(Kind::Serve), None)
+}
+
+fn forward(
+    bind: Option<Bind>,
+    binds: &[Option<Bind>],
+    table: &Table<'_>,
+    home: &Home<'_>,
+) -> (Role, Option<Kind>, Option<Named>) {
+    let (kind, named) = forward::read(table, home).unzip();
+    if let Some(Kind::Forward(forward)) = &kind {
+        refuse_open_store(bind, table, &forward.proxy.targets);
+        forward::refuse_loop(bind, binds, table, &forward.proxy.targets);
+    }
+    (Role::Forward, kind, named.flatten())
 }
 
 fn host(bind: Option<Bind>, place: Place, value: &Value<'_>, sources: &Sources) -> Host {
@@ -238,21 +296,33 @@ fn denied(table: &Table<'_>, sources: &Sources) -> Vec<crate::addr::Source> {
     sources.listed(&value)
 }
 
-/// A forwarded port of a data store, or Django's own, is never everyone's.
-fn refuse_open_store(bind: Option<Bind>, table: &Table<'_>) {
-    let Some(forward) = table.get("forward") else { return };
+/// A forwarded port of a data store, or Django's own, is never everyone's by mistake.
+fn refuse_open_store(bind: Option<Bind>, table: &Table<'_>, targets: &[Target]) {
+    let exposed = table.get("exposed").is_some_and(|value| {
+        value.flag().unwrap_or_else(|| {
+            value.mismatch();
+            false
+        })
+    });
     let Some(allow) = table.get("allow").filter(|value| value.node.is_array()) else { return };
-    let target = forward.node.as_str().and_then(|text| text.rsplit(':').next()?.parse().ok());
+    let behind = targets.iter().filter_map(|target| match target {
+        Target::Tcp { port, .. } => Some(*port),
+        Target::Unix(_) => None,
+    });
     let guarded = |port: u16| GUARDED.iter().find(|(number, _)| *number == port);
-    let Some((port, what)) = bind.map(Bind::port).into_iter().chain(target).find_map(guarded) else { return };
+    let Some((port, what)) = bind.map(Bind::port).into_iter().chain(behind).find_map(guarded) else { return };
     let items = allow.items().unwrap_or_default();
-    if let Some(public) = items.iter().find(|item| item.node.as_str() == Some("public")) {
-        let help = if *what == "Django" {
-            "let Django be reached through a [[site]] alone, and leave this row out"
-        } else {
-            "allow a source of your own instead, as in [\"internal\"]"
-        };
-        public.refuse(format!("this row opens {what}'s port {port} to everyone"), help);
+    let Some(public) = items.iter().find(|item| item.node.as_str() == Some("public")) else { return };
+    let message = format!("this row opens {what}'s port {port} to everyone");
+    match *what {
+        _ if exposed => table.report.warn(&public.place, message, "that is what `exposed` says; an audit fails it"),
+        "Django" => {
+            public.refuse(message, "let Django be reached through a [[site]] alone, and leave this row out");
+        }
+        _ => public.refuse(
+            message,
+            "allow a source of your own instead, as in [\"internal\"]; it takes `exposed = true` on the row to open it",
+        ),
     }
 }
 

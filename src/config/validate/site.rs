@@ -135,7 +135,7 @@ fn rows(table: &Table<'_>, ports: &Ports) -> Vec<RowId> {
     rows
 }
 
-fn certificate(table: &Table<'_>, home: &Home<'_>) -> (Option<Certificate>, Place) {
+pub(super) fn certificate(table: &Table<'_>, home: &Home<'_>) -> (Option<Certificate>, Place) {
     let Some(value) = table.get("certificate") else {
         return (table.lacks("certificate").then_some(Certificate::Acme), table.place.clone());
     };
@@ -167,7 +167,7 @@ fn files(table: &Table<'_>, home: &Home<'_>) -> Option<Certificate> {
 }
 
 /// The path of a PEM file, and not the PEM itself.
-fn pem(value: &Value<'_>, home: &Home<'_>) -> Option<PathBuf> {
+pub(super) fn pem(value: &Value<'_>, home: &Home<'_>) -> Option<PathBuf> {
     let text = value.text()?;
     if text.contains("PRIVATE KEY") {
         value.report.secret(&value.place, "put it in a file of mode 0600, and write the path of that file");

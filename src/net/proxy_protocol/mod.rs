@@ -1,6 +1,7 @@
 //! The PROXY protocol, versions 1 and 2, as `proxy-protocol.txt` of `HAProxy` defines it: how a load balancer in front
-//! names the client. Whether to believe it is for the caller to say.
+//! names the client, whether or not to be believed is for the caller to say; and how the edge names it to others.
 
+pub mod encode;
 mod v1;
 mod v2;
 

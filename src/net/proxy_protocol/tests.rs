@@ -4,6 +4,48 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::*;
 
+fn end() -> impl Strategy<Value = SocketAddr> {
+    (any::<std::net::IpAddr>(), any::<u16>()).prop_map(SocketAddr::from)
+}
+
+/// An address as a header can say it: IPv4 stays IPv4, but beside IPv6 it is mapped.
+fn said(end: SocketAddr) -> (std::net::IpAddr, u16) {
+    (end.ip().to_canonical(), end.port())
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_is_read(
+        source in end(), destination in end(), name in "[a-z]{1,60}", alpn: Option<Vec<u8>>, certified: bool,
+    ) {
+        let facts = encode::TlsFacts {
+            name: &name, version: "TLSv1.3", suite: "TLS_AES_128_GCM_SHA256", alpn: alpn.as_deref(), certified,
+        };
+        let headers = [
+            encode::v1(source, destination),
+            encode::v2(source, destination, None),
+            encode::v2(source, destination, Some(facts)),
+        ];
+        for header in headers {
+            let Ok(Parsed::Whole(read, length)) = parse(&header) else { panic!("{header:?}") };
+            prop_assert_eq!(length, header.len());
+            prop_assert_eq!(read.source.map(said), Some(said(source)));
+            prop_assert_eq!(read.destination.map(said), Some(said(destination)));
+        }
+    }
+}
+
+#[test]
+fn what_is_written_is_as_the_protocol_has_it() {
+    let (source, destination) = ("192.0.2.7:56324".parse().unwrap(), "203.0.113.1:5432".parse().unwrap());
+    assert_eq!(encode::v1(source, destination), b"PROXY TCP4 192.0.2.7 203.0.113.1 56324 5432\r\n");
+    let facts = encode::TlsFacts { name: "a", version: "V", suite: "S", alpn: Some(b"p"), certified: true };
+    let mut expected = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x24".to_vec();
+    expected.extend([192, 0, 2, 7, 203, 0, 113, 1, 0xdc, 0x04, 0x15, 0x38]);
+    expected.extend(b"\x01\0\x01p\x02\0\x01a\x20\0\x0d\x07\0\0\0\0\x21\0\x01V\x23\0\x01S");
+    assert_eq!(encode::v2(source, destination, Some(facts)), expected);
+}
+
 fn whole(source: &str, destination: &str, length: usize) -> Parsed {
     let header =
         Header { source: Some(source.parse().unwrap()), destination: Some(destination.parse().unwrap()) };

@@ -32,7 +32,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, Error> {
     Ok(Parsed::Whole(header, FIXED + length))
 }
 
-const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
+pub(super) const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 /// The signature, version and command, family and protocol, and the length of what follows.
 const FIXED: usize = 16;
 

@@ -56,10 +56,21 @@ pub struct Line<'a> {
     pub tries: u32,
     /// Who said the password that the edge asks for.
     pub user: Option<&'a str>,
+    /// Why a forwarded connection ended; None for a request.
+    pub ended: Option<Ended>,
     /// The Referer field.
     pub referer: Option<&'a [u8]>,
     /// The User-Agent field.
     pub user_agent: Option<&'a [u8]>,
+}
+
+/// How a forwarded connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended {
+    /// One word for why.
+    pub why: &'static str,
+    /// One word for why it never came to a target.
+    pub refused: Option<&'static str>,
 }
 
 /// What was agreed in a TLS handshake.
@@ -74,9 +85,9 @@ pub struct Tls<'a> {
 }
 
 impl Line<'_> {
-    /// One word for why the request was refused or failed.
+    /// One word for why the request, or the connection, was refused or failed.
     pub fn refused(&self) -> Option<&'static str> {
-        self.fault.map(Fault::token)
+        self.fault.map(Fault::token).or_else(|| self.ended?.refused)
     }
 
     /// Whether it was refused, or failed.
@@ -108,6 +119,7 @@ impl Line<'_> {
             series: Series::NONE,
             tries: 0,
             user: None,
+            ended: None,
             referer: None,
             user_agent: None,
         }
@@ -157,6 +169,7 @@ impl Renderer {
         json_text(out, b",\"row\":", line.row.as_bytes());
         json_text(out, b",\"site\":", line.site.unwrap_or_default().as_bytes());
         json_text(out, b",\"user\":", line.user.unwrap_or_default().as_bytes());
+        json_text(out, b",\"ended\":", line.ended.map_or("", |ended| ended.why).as_bytes());
         json_text(out, b",\"refused\":", line.refused().unwrap_or_default().as_bytes());
         json_text(out, b",\"referer\":", line.referer.unwrap_or_default());
         json_text(out, b",\"user_agent\":", line.user_agent.unwrap_or_default());
@@ -172,7 +185,12 @@ impl Renderer {
         out.extend_from_slice(b" [");
         self.stamp.common(out, line.time);
         out.extend_from_slice(b"] \"");
-        if line.method.is_empty() && line.path.is_empty() {
+        if let Some(ended) = line.ended {
+            for (gap, part) in [("", line.protocol), (" ", line.row), (" ", ended.why)] {
+                out.extend_from_slice(gap.as_bytes());
+                quoted(out, part.as_bytes());
+            }
+        } else if line.method.is_empty() && line.path.is_empty() {
             out.push(b'-');
         } else {
             quoted(out, line.method.as_bytes());
@@ -217,6 +235,7 @@ impl Renderer {
             (b" site=", line.site.unwrap_or_default()),
             (b" upstream=", line.upstream.unwrap_or_default()),
             (b" user=", line.user.unwrap_or_default()),
+            (b" ended=", line.ended.map_or("", |ended| ended.why)),
             (b" refused=", line.refused().unwrap_or_default()),
             (b" id=", line.request_id),
         ] {
@@ -370,6 +389,34 @@ mod tests {
             "2024-02-29T12:34:56.007Z 200 GET app.example.com /a\\x20b?c=\\x22d\\x22 21.090ms 203.0.113.9 in=17 \
              out=5000000000 protocol=HTTP/2.0 tls=TLSv1.3 cipher=TLS13_AES_128_GCM_SHA256 row=443 \
              site=app.example.com upstream=192.0.2.2:8000 user=zo\\xc3\\xab\\x20m refused=forbidden id=0123456789abcdef\n"
+        );
+    }
+
+    #[test]
+    fn a_forwarded_connection_is_told_by_its_row_and_its_end() {
+        let line = Line {
+            protocol: "TCP",
+            request_bytes: 17,
+            response_bytes: 4711,
+            upstream: Some("192.0.2.2:5432"),
+            row: "5432",
+            ended: Some(Ended { why: "client_closed", refused: None }),
+            ..empty()
+        };
+        assert_eq!(
+            render(LogFormat::Json, &line),
+            "{\"time\":\"2024-02-29T12:34:56.007Z\",\"client\":\"203.0.113.9\",\"protocol\":\"TCP\",\
+             \"request_bytes\":17,\"response_bytes\":4711,\"upstream\":\"192.0.2.2:5432\",\"total_ms\":0.000,\
+             \"row\":\"5432\",\"ended\":\"client_closed\"}\n"
+        );
+        assert_eq!(
+            render(LogFormat::Combined, &line),
+            "203.0.113.9 - - [29/Feb/2024:12:34:56 +0000] \"TCP 5432 client_closed\" 000 4711 \"-\" \"-\"\n"
+        );
+        assert_eq!(
+            render(LogFormat::Text, &line),
+            "2024-02-29T12:34:56.007Z 000 - - - 0.000ms 203.0.113.9 in=17 out=4711 protocol=TCP row=5432 \
+             upstream=192.0.2.2:5432 ended=client_closed\n"
         );
     }
 

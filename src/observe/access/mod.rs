@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use self::line::Renderer;
-pub use self::line::{Line, Tls, ip};
+pub use self::line::{Ended, Line, Tls, ip};
 pub use self::writer::Destination;
 use self::writer::{Message, Writer};
 use crate::config::model::LogFormat;
@@ -99,7 +99,8 @@ pub struct Sink {
 impl Sink {
     /// Notes the request, renders its line into the buffer, and hands the buffer on when it is full.
     pub fn write(&self, line: &Line<'_>) {
-        if self.recorder.borrow_mut().note(line) {
+        // What is explained afterwards is requests.
+        if line.ended.is_none() && self.recorder.borrow_mut().note(line) {
             self.filled.notify_one();
         }
         let Some(format) = self.access.shared.form() else { return };

@@ -23,6 +23,8 @@ struct Shard {
     refused: Shown<(Bind, &'static str), Cell>,
     handshakes: Shown<(&'static str, bool), Cell>,
     failures: Shown<&'static str, Cell>,
+    forwards: Shown<Bind, ForwardCells>,
+    ends: Shown<(Bind, &'static str), Cell>,
     plain: Arc<Plain>,
 }
 
@@ -43,6 +45,8 @@ pub struct Meter {
     refused: Family<(Bind, &'static str), Cell>,
     handshakes: Family<(&'static str, bool), Cell>,
     failures: Family<&'static str, Cell>,
+    forwards: Family<Bind, ForwardCells>,
+    ends: Family<(Bind, &'static str), Cell>,
     plain: Arc<Plain>,
 }
 
@@ -108,6 +112,22 @@ pub struct RowSum {
     pub open: u64,
 }
 
+/// What one row has forwarded.
+#[derive(Debug, Default)]
+struct ForwardCells {
+    received: Cell,
+    sent: Cell,
+}
+
+/// What one row has forwarded, of all workers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ForwardSum {
+    /// Octets from clients.
+    pub received: u64,
+    /// Octets to clients.
+    pub sent: u64,
+}
+
 /// Everything that was counted, summed over the workers.
 #[derive(Debug, Clone, Default)]
 pub struct Reading {
@@ -123,6 +143,10 @@ pub struct Reading {
     pub handshakes: BTreeMap<(&'static str, bool), u64>,
     /// Handshakes that failed, by why.
     pub failures: BTreeMap<&'static str, u64>,
+    /// Octets forwarded, by row.
+    pub forwards: BTreeMap<Bind, ForwardSum>,
+    /// Forwarded connections that ended, by row and why.
+    pub ends: BTreeMap<(Bind, &'static str), u64>,
     /// Requests that are not over.
     pub in_flight: u64,
     /// Octets of bodies that wait in memory.
@@ -143,6 +167,8 @@ impl Metrics {
             refused: Family::new(&shard.refused),
             handshakes: Family::new(&shard.handshakes),
             failures: Family::new(&shard.failures),
+            forwards: Family::new(&shard.forwards),
+            ends: Family::new(&shard.ends),
             plain: shard.plain,
         }
     }
@@ -158,6 +184,8 @@ impl Metrics {
             shard.refused.add_to(&mut sum.refused);
             shard.handshakes.add_to(&mut sum.handshakes);
             shard.failures.add_to(&mut sum.failures);
+            shard.forwards.add_to(&mut sum.forwards);
+            shard.ends.add_to(&mut sum.ends);
             shard.plain.in_flight.add_to(&mut sum.in_flight);
             shard.plain.buffered.add_to(&mut sum.buffered);
             shard.plain.retries.add_to(&mut sum.retries);
@@ -207,6 +235,16 @@ impl Meter {
         self.failures.of(why).add(1);
     }
 
+    /// What a row forwards is counted by the answer.
+    pub fn forwarding(&self, row: Bind) -> Forwarding {
+        Forwarding { cells: self.forwards.of(row), _own: std::marker::PhantomData }
+    }
+
+    /// A forwarded connection has ended, in one word why.
+    pub fn forward_ended(&self, row: Bind, why: &'static str) {
+        self.ends.of((row, why)).add(1);
+    }
+
     /// So many octets of a body wait in memory now.
     pub fn buffered(&self, octets: u64) {
         self.plain.buffered.add(octets);
@@ -244,6 +282,15 @@ impl Cells for RouteCells {
     }
 }
 
+impl Cells for ForwardCells {
+    type Sum = ForwardSum;
+
+    fn add_to(&self, sum: &mut ForwardSum) {
+        self.received.add_to(&mut sum.received);
+        self.sent.add_to(&mut sum.sent);
+    }
+}
+
 impl Cells for RowCells {
     type Sum = RowSum;
 
@@ -264,6 +311,25 @@ pub struct Open {
 impl Drop for Open {
     fn drop(&mut self) {
         self.cells.open.sub(1);
+    }
+}
+
+/// Counts what a row forwards. It stays on its worker's thread.
+#[derive(Debug)]
+pub struct Forwarding {
+    cells: Arc<ForwardCells>,
+    _own: std::marker::PhantomData<Rc<()>>,
+}
+
+impl Forwarding {
+    /// So many octets came from a client.
+    pub fn received(&self, octets: u64) {
+        self.cells.received.add(octets);
+    }
+
+    /// So many octets went to a client.
+    pub fn sent(&self, octets: u64) {
+        self.cells.sent.add(octets);
     }
 }
 

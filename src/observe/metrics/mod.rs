@@ -13,7 +13,7 @@ mod text;
 
 pub use self::cells::Durations;
 pub use self::labels::{Labels, Series};
-pub use self::meter::{Measured, Meter, Metrics, Open, Reading, RouteSum, RowSum};
+pub use self::meter::{ForwardSum, Forwarding, Measured, Meter, Metrics, Open, Reading, RouteSum, RowSum};
 pub use self::process::Process;
 pub use self::status::ByStatus;
 pub use self::text::{Dialect, Text};

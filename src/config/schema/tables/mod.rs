@@ -2,10 +2,12 @@
 
 mod acme;
 mod edge;
+mod ports;
 mod site;
 
 pub use acme::*;
 pub use edge::*;
+pub use ports::*;
 pub use site::*;
 
 use super::Absent::{Is, Nothing, Wrong};
@@ -17,7 +19,8 @@ use super::{Absent, Key, Kind, Table};
 /// Every table that has a header, for telling where a misplaced key belongs.
 pub static TABLES: &[&Table] = &[
     &ROOT,
-    &PORT,
+    &SERVE_ROW,
+    &FORWARD_ROW,
     &HOST_ROW,
     &SITE,
     &PROXY,
@@ -84,50 +87,6 @@ pub static SOURCE_FILE: Table = Table {
     header: "{ file = \"…\" }",
     doc: "A source that is read from a file",
     keys: &[key("file", Path, Wrong, "One address or CIDR a line, # comments; read again on reload")],
-};
-
-/// A row of `[ports]`.
-pub static PORT: Table = Table {
-    header: "{ serve = \"https\", allow = [\"public\"] }",
-    doc: "A row of [ports]; its key is a port, or \"address:port\" for one address alone",
-    keys: &[
-        key(
-            "serve",
-            Choice(&["http", "https"]),
-            Wrong,
-            "What it speaks: http only redirects to https and answers a CA, https serves the sites",
-        ),
-        key("allow", Sources, Wrong, "Who may connect; \"public\" is everyone"),
-        key("deny", Sources, Nothing, "Who may not, even where `allow` names them"),
-        key(
-            "proxy_protocol",
-            Sources,
-            Nothing,
-            "Only these peers may connect, with a PROXY v1 or v2 header; allow and deny judge the client that it names",
-        ),
-        key(
-            "max_connections",
-            Whole(1, 10_000_000),
-            Nothing,
-            "The most connections open on this row at once",
-        ),
-        key("backlog", Whole(1, 65_535), Is("4096"), "The kernel's accept queue, in connections"),
-        key("forward", Later("leave the row out: what has no row is closed"), Nothing, "TCP, byte for byte"),
-        later("tls", "TLS ended before forwarding"),
-        later("send_proxy", "A PROXY header to what is forwarded to"),
-        later("http3", "HTTP/3"),
-    ],
-};
-
-/// A row of `[ports]` that the firewall alone acts on.
-pub static HOST_ROW: Table = Table {
-    header: "{ host = true, allow = [\"internal\"] }",
-    doc: "A row of [ports] for a daemon of the host's own, TCP and UDP: only `vestibule firewall` acts on it",
-    keys: &[
-        key("host", Flag, Wrong, "true: a daemon of the host's own listens there, not the edge"),
-        key("allow", Sources, Wrong, "Who may connect; \"public\" is everyone"),
-        key("deny", Sources, Nothing, "Who may not, even where `allow` names them"),
-    ],
 };
 
 const fn key(name: &'static str, kind: Kind, absent: Absent, doc: &'static str) -> Key {

@@ -1,0 +1,198 @@
+//! Rows of `[ports]` that forward.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::super::model::{
+    Bind, Certificate, Errors, Forward, ForwardTls, Kind, Place, Proxy, ProxyVersion, RowId, Site, Target,
+};
+use super::super::raw::{Report, Table, Value};
+use super::site::{self, Defaults};
+use super::{Home, names, target};
+use crate::addr::Gate;
+use crate::name::{HostPattern, Hostname};
+
+/// What a forward row is called, and where that stands in the file.
+pub(super) struct Named {
+    tls: ForwardTls,
+    place: Place,
+    certificate_place: Place,
+    client_ca_place: Place,
+}
+
+/// Reads what is not the same for every row. None where something of it is wrong.
+pub(super) fn read(table: &Table<'_>, home: &Home<'_>) -> Option<(Kind, Option<Named>)> {
+    let targets = table.get("forward").and_then(|value| targets(&value, home));
+    let named = named(table, home);
+    let send_proxy = match table.choice("send_proxy") {
+        Some("v1") => Some(ProxyVersion::V1),
+        Some(_) => Some(ProxyVersion::V2),
+        None => None,
+    };
+    let (connect_timeout, idle_timeout) = (table.duration("connect_timeout"), table.duration("idle_timeout"));
+    let forward = Forward {
+        proxy: Proxy::plain(targets?, connect_timeout?),
+        idle_timeout,
+        send_proxy,
+        tls: named.as_ref().map(|named| named.tls.clone()),
+    };
+    Some((Kind::Forward(Arc::new(forward)), named))
+}
+
+/// The targets: where bytes go to, and not what they mean.
+fn targets(value: &Value<'_>, home: &Home<'_>) -> Option<Vec<Target>> {
+    let url = |item: &Value<'_>| {
+        if item.node.as_str().is_some_and(|text| text.contains('@') && !text.starts_with("unix:")) {
+            item.report
+                .secret(&item.place, "a forward row takes no user or password: its clients bring their own");
+            return Some(());
+        }
+        let (scheme, rest) = item.node.as_str()?.split_once("://").filter(|(scheme, _)| *scheme != "unix")?;
+        let host = rest.split(['/', '?', '#']).next().unwrap_or(rest);
+        item.refuse(
+            format!("a forward row passes bytes on, and speaks no {scheme}"),
+            format!("write the host and its port, as in \"{}\"", with_port(scheme, host)),
+        );
+        Some(())
+    };
+    if value.one_or_more().iter().filter_map(url).count() > 0 {
+        return None;
+    }
+    target::read(value, home)
+}
+
+fn with_port(scheme: &str, host: &str) -> String {
+    let port = match scheme {
+        "postgres" | "postgresql" => 5432,
+        "redis" | "rediss" => 6379,
+        "mysql" => 3306,
+        "http" => 80,
+        "https" => 443,
+        _ => 1234,
+    };
+    let bare = if host.is_empty() { "db" } else { host };
+    if bare.contains(':') { bare.to_owned() } else { format!("{bare}:{port}") }
+}
+
+/// `tls`, and what belongs to it.
+fn named(table: &Table<'_>, home: &Home<'_>) -> Option<Named> {
+    let Some(value) = table.get("tls") else {
+        for key in ["certificate", "client_ca"] {
+            if let Some(value) = table.get(key) {
+                value.refuse(
+                    format!("`{key}` is for TLS, and this row passes bytes on as they are"),
+                    "say under which name TLS is ended here, as in tls = \"db.example.com\", or leave it out",
+                );
+            }
+        }
+        return None;
+    };
+    let name = names::whole(&value);
+    let certificate = table.get("certificate").map(|_| site::certificate(table, home));
+    let client_ca = table.get("client_ca").map(|value| (site::pem(&value, home), value.place));
+    let (certificate, certificate_place) = certificate.unwrap_or((None, value.place.clone()));
+    let (client_ca, client_ca_place) = client_ca.unwrap_or_default();
+    let tls = ForwardTls { name: name?, certificate, client_ca };
+    Some(Named { tls, place: value.place, certificate_place, client_ca_place })
+}
+
+/// Finds each row's certificate: that of the site which has its name, or one of its own.
+pub(super) fn certify(
+    named: Vec<Named>,
+    sites: &[Site],
+    rows: &[RowId],
+    defaults: &Defaults<'_>,
+    report: &Report<'_>,
+) -> Vec<Site> {
+    let mut own: Vec<(Named, Site)> = Vec::new();
+    for named in named {
+        let owner = site_of(sites, &named.tls.name);
+        if let Some(owner) = owner.filter(|owner| named.shares_with(owner)) {
+            if let Some(path) =
+                named.tls.client_ca.as_ref().filter(|path| owner.client_ca.as_ref() != Some(path))
+            {
+                let message = format!(
+                    "{} is a site's name, and this row would show the site's certificate to clients of {}",
+                    named.tls.name,
+                    path.display()
+                );
+                let help = "give the row another name or a `certificate` of its own, or the site the same `client_ca`";
+                report.error(&named.client_ca_place, message, help);
+            }
+        } else if let Some((first, _)) = own.iter().find(|(other, _)| other.tls.name == named.tls.name) {
+            if first.tls != named.tls {
+                let message = format!(
+                    "the row on line {} is called {} too, with another certificate or client_ca",
+                    report.line(&first.place),
+                    named.tls.name
+                );
+                report.error(&named.place, message, "write the same for both, or give one another name");
+            }
+        } else {
+            let site = named.site(rows, defaults);
+            own.push((named, site));
+        }
+    }
+    own.into_iter().map(|(_, site)| site).collect()
+}
+
+/// The site that answers to a name: as it stands, before a wildcard.
+fn site_of<'s>(sites: &'s [Site], name: &Hostname) -> Option<&'s Site> {
+    let exact = |site: &&Site| {
+        site.domains.contains(&HostPattern::Exact(name.clone())) || site.redirect.contains(name)
+    };
+    let matching = |site: &&Site| site.domains.iter().any(|domain| domain.matches(name));
+    sites.iter().find(exact).or_else(|| sites.iter().find(matching))
+}
+
+impl Named {
+    fn shares_with(&self, site: &Site) -> bool {
+        self.tls.certificate.as_ref().is_none_or(|own| *own == site.certificate)
+    }
+
+    /// The row's name as a site that nobody can ask for anything.
+    fn site(&self, rows: &[RowId], defaults: &Defaults<'_>) -> Site {
+        let own = self.tls.client_ca.clone().map(|path| (path, self.client_ca_place.clone()));
+        let client_ca: Option<(PathBuf, Place)> = own.or_else(|| defaults.client_ca.clone());
+        let (client_ca, client_ca_place) = client_ca.unzip();
+        Site {
+            domains: vec![HostPattern::Exact(self.tls.name.clone())],
+            redirect: Vec::new(),
+            rows: rows.to_vec(),
+            gate: Gate::open(),
+            certificate: self.tls.certificate.clone().unwrap_or(Certificate::Acme),
+            certificate_place: self.certificate_place.clone(),
+            client_ca,
+            client_ca_place: client_ca_place.unwrap_or_default(),
+            hsts: None,
+            errors: Errors::default(),
+            routes: Vec::new(),
+        }
+    }
+}
+
+/// A row that forwards to itself would do so until nothing is left.
+pub(super) fn refuse_loop(bind: Option<Bind>, binds: &[Option<Bind>], table: &Table<'_>, targets: &[Target]) {
+    let (Some(bind), Some(value)) = (bind, table.get("forward")) else { return };
+    for (item, target) in value.one_or_more().iter().zip(targets) {
+        let Target::Tcp { host, port, .. } = target else { continue };
+        if *port == bind.port() && leads_back(host, bind, binds) {
+            item.refuse("the row forwards to itself", "name where the service itself listens");
+        }
+    }
+}
+
+/// Whether a host is the row's own address. A row for one address rules that address, a row for all the rest.
+fn leads_back(host: &str, bind: Bind, binds: &[Option<Bind>]) -> bool {
+    let ip = match host {
+        "localhost" => Some(IpAddr::from([127, 0, 0, 1])),
+        host => host.parse::<IpAddr>().ok().map(|ip| ip.to_canonical()),
+    };
+    let Some(ip) = ip else { return false };
+    if let Some(own) = bind.address() {
+        return own == ip;
+    }
+    let mut others = binds.iter().flatten().filter(|other| other.port() == bind.port());
+    (ip.is_loopback() || ip.is_unspecified()) && !others.any(|other| other.address() == Some(ip))
+}
