@@ -9,7 +9,7 @@
 //! | room | what is in it |
 //! |---|---|
 //! | [`cli`] | the commands: arguments, what they print, exit codes |
-//! | [`runtime`] | start, worker threads, reload, drain, signals |
+//! | [`runtime`] | start, worker threads, reload, drain, signals, upgrades, what service managers are told |
 //! | [`admin`] | the socket that the commands speak to |
 //! | [`http`] | a connection, an exchange, and the pipeline that every request goes through |
 //! | [`l4`] | forward rows: TCP passed on byte for byte, with TLS ended before it or not |
@@ -58,6 +58,12 @@
 //! [`config::load`] gives all that is true or all that is wrong; [`snapshot::Snapshot::build`] loads the certificates and
 //! keeps the upstreams that did not change; rows that are new are bound; then one pointer is swapped, and what is gone is
 //! drained. Whatever fails on the way drops the prepared half, and the running one never noticed.
+//!
+//! # An upgrade's way
+//! USR2 has `runtime::handover` start the program that is there by now, with the listening sockets from descriptor 3 on
+//! ([`net::inherit`]) and the ticket keys in memory that both see. The new process prepares all that can fail, says that it is
+//! ready, and waits; the old one lets go of locks and the admin socket, tells it to go, and drains. It keeps its sockets until
+//! it leaves: a new process that dies before then is replaced by the old one.
 
 pub mod acme;
 pub mod addr;

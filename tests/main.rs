@@ -34,3 +34,4 @@ mod requests_h2;
 mod store;
 mod support;
 mod tls;
+mod upgrade;

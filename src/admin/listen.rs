@@ -25,7 +25,7 @@ use super::{Ask, PAUSE};
 use crate::addr::ClientAddr;
 use crate::config::model::{Bind, Listen};
 use crate::name::Hostname;
-use crate::net::listen::{BindError, Bound, bind};
+use crate::net::listen::{BindError, Bound, adopt};
 use crate::snapshot::Live;
 
 /// How long a connection may live.
@@ -55,12 +55,17 @@ impl Desk {
     }
 }
 
-/// Binds what `[admin] listen` names. `held` are the addresses that this process listens on already.
+/// Binds what `[admin] listen` names, of which `given` listen already. `held` are the addresses that this process listens
+/// on already.
 ///
 /// # Errors
 /// The address that cannot be bound.
-pub fn prepare(listen: &Listen, held: &[SocketAddr]) -> Result<Bound, BindError> {
-    bind(listen.bind, BACKLOG, 1, held)
+pub fn prepare(
+    listen: &Listen,
+    held: &[SocketAddr],
+    given: Vec<std::net::TcpListener>,
+) -> Result<Bound, BindError> {
+    adopt(listen.bind, BACKLOG, 1, held, given)
 }
 
 /// A listener at work. Dropping it closes its sockets; requests in flight are still answered.
@@ -70,24 +75,42 @@ pub struct Listener {
     pub bind: Bind,
     /// Where it really listens.
     pub addresses: Vec<SocketAddr>,
+    sockets: Vec<std::net::TcpListener>,
     tasks: Vec<JoinHandle<()>>,
 }
 
 impl Listener {
     /// Begins to answer. Call inside a runtime.
     pub fn serve(bind: Bind, mut bound: Bound, desk: &Desk) -> Self {
-        let sockets = bound.take(0).into_iter().map(TcpListener::from_std);
-        let welcome = |socket| tokio::spawn(welcome(socket, desk.clone()));
+        let (addresses, sockets) = (bound.addresses().to_vec(), bound.take_originals());
+        let mut listener = Self { bind, addresses, sockets, tasks: Vec::new() };
+        listener.resume(desk);
+        listener
+    }
+
+    /// Answers nobody any more; who connects waits.
+    pub fn pause(&mut self) {
+        self.tasks.drain(..).for_each(|task| task.abort());
+    }
+
+    /// Answers again. Call inside a runtime.
+    pub fn resume(&mut self, desk: &Desk) {
         let failed =
             |error: &std::io::Error| tracing::error!(%error, "[admin] listen: a socket is of no use");
-        let tasks = sockets.filter_map(|socket| socket.inspect_err(failed).ok()).map(welcome).collect();
-        Self { bind, addresses: bound.addresses().to_vec(), tasks }
+        let sockets = self.sockets.iter().map(|socket| TcpListener::from_std(socket.try_clone()?));
+        let welcome = |socket| tokio::spawn(welcome(socket, desk.clone()));
+        self.tasks = sockets.filter_map(|socket| socket.inspect_err(failed).ok()).map(welcome).collect();
+    }
+
+    /// Its sockets, for whom they are handed on to.
+    pub fn sockets(&self) -> &[std::net::TcpListener] {
+        &self.sockets
     }
 }
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        self.tasks.iter().for_each(JoinHandle::abort);
+        self.pause();
     }
 }
 

@@ -86,6 +86,9 @@ pub struct Status {
     /// What stands behind the sites, by name.
     #[serde(default)]
     pub upstreams: Vec<UpstreamStatus>,
+    /// How the last upgrade to another binary that did not succeed ended, or that one is under way.
+    #[serde(default)]
+    pub upgrade: Option<String>,
 }
 
 /// A row that listens.
@@ -112,6 +115,13 @@ pub struct Reloaded {
     pub warnings: String,
     /// Why it was refused, ready to be printed.
     pub problems: Option<String>,
+}
+
+impl Reloaded {
+    /// Nothing has changed, for these reasons.
+    pub fn refused(generation: u64, problems: String) -> Self {
+        Self { ok: false, generation, difference: None, warnings: String::new(), problems: Some(problems) }
+    }
 }
 
 /// What is different between two configurations.

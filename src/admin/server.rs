@@ -1,8 +1,10 @@
 //! The socket's server, on the control thread.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::fs::{DirBuilder, Permissions};
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -51,16 +53,17 @@ fn hint(source: &io::Error) -> &'static str {
     }
 }
 
-/// The socket. Its file goes when this is dropped.
+/// The socket. Its file goes when this is dropped, unless another process has it.
 #[derive(Debug)]
 pub struct Server {
-    listener: UnixListener,
+    listener: std::os::unix::net::UnixListener,
     path: PathBuf,
+    is_ours: Cell<bool>,
 }
 
 impl Server {
     /// Makes the socket, 0600, and its directory, 0700, where there is none. What a dead edge left behind is
-    /// replaced; a live one is not. Call inside a runtime.
+    /// replaced; a live one is not.
     pub fn bind(path: &Path) -> Result<Self, SocketError> {
         let failed = |source| SocketError::Io { path: path.to_owned(), source };
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
@@ -71,19 +74,45 @@ impl Server {
         let mut hidden = path.as_os_str().to_owned();
         hidden.push(format!(".{}", std::process::id()));
         let hidden = PathBuf::from(hidden);
-        let listener = UnixListener::bind(&hidden).map_err(failed)?;
+        let listener = std::os::unix::net::UnixListener::bind(&hidden).map_err(failed)?;
         std::fs::set_permissions(&hidden, Permissions::from_mode(0o600))
             .and_then(|()| std::fs::rename(&hidden, path))
             .inspect_err(|_| drop(std::fs::remove_file(&hidden)))
             .map_err(failed)?;
-        Ok(Self { listener, path: path.to_owned() })
+        Ok(Self { listener, path: path.to_owned(), is_ours: Cell::new(true) })
+    }
+
+    /// Goes on with the socket of another process, whose file stays until [`Server::take`] is called.
+    pub fn adopt(socket: OwnedFd, path: PathBuf) -> Self {
+        Self { listener: socket.into(), path, is_ours: Cell::new(false) }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// From now on its file goes with it.
+    pub fn take(&self) {
+        self.is_ours.set(true);
+    }
+
+    /// From now on its file is another process's.
+    pub fn leave(&self) {
+        self.is_ours.set(false);
     }
 
     /// Serves for ever, handing what is asked to `asks`.
-    pub async fn run(&self, asks: mpsc::Sender<Ask>, leaving: Leaving) {
+    ///
+    /// # Errors
+    /// The reactor cannot take it.
+    pub async fn run(&self, asks: mpsc::Sender<Ask>, leaving: Leaving) -> io::Result<Infallible> {
+        let listener = self.listener.try_clone()?;
+        listener.set_nonblocking(true)?;
+        let listener = UnixListener::from_std(listener)?;
         let mut failing = false;
         loop {
-            let accepted = self.listener.accept().await;
+            let accepted = listener.accept().await;
             let failed_before = std::mem::replace(&mut failing, accepted.is_err());
             match accepted {
                 Ok((stream, _)) if is_trusted(&stream) => {
@@ -101,9 +130,17 @@ impl Server {
     }
 }
 
+impl AsFd for Server {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
+        if self.is_ours.get() {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -247,6 +284,7 @@ mod tests {
             sites: Vec::new(),
             maintenance: Vec::new(),
             upstreams: Vec::new(),
+            upgrade: None,
         }
     }
 
@@ -310,11 +348,16 @@ mod tests {
             }
         };
         tokio::select! {
-            () = server.run(sender, Leaving::default()) => {}
+            _ = server.run(sender, Leaving::default()) => {}
             () = edge(receiver) => {}
             () = asked => {}
         }
+        server.leave();
+        let next = Server::adopt(server.as_fd().try_clone_to_owned().unwrap(), path.clone());
         drop(server);
+        assert!(path.exists(), "another process has it");
+        next.take();
+        drop(next);
         assert!(!path.exists());
     }
 

@@ -23,6 +23,11 @@ impl Leaving {
         self.0.store(true, Ordering::Relaxed);
     }
 
+    /// It stays after all.
+    pub fn end(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+
     fn has_begun(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }

@@ -68,6 +68,9 @@ fn table(status: &Status) -> String {
             line("waiting", &format_args!("{} requests for {}", upstream.waiting, upstream.name));
         }
     }
+    if let Some(upgrade) = &status.upgrade {
+        line("upgrade", upgrade);
+    }
     text
 }
 
@@ -138,6 +141,7 @@ mod tests {
                 waiting: 3,
                 targets,
             }],
+            upgrade: Some("failed".into()),
         };
         let expected = "\
 version       0.1.0
@@ -153,6 +157,7 @@ site          shop.example.com (in maintenance)
 upstream      django:8000 at 10.0.0.5:8000: up since 2026-01-01T00:00:00Z, 2 in progress
 upstream      10.0.0.9:8000: down since 2026-01-01T00:00:00Z, connection refused
 waiting       3 requests for django:8000, 10.0.0.9:8000
+upgrade       failed
 ";
         assert_eq!(table(&status), expected);
     }

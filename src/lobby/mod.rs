@@ -10,6 +10,7 @@ mod seat;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::task::Waker;
+use std::time::Duration;
 
 pub use entrance::{Ends, Entered, Turned};
 pub use seat::{LAST_CALL, Seat};
@@ -29,23 +30,31 @@ pub struct Lobby {
     pub meter: Meter,
     connections: Connections,
     draining: Cell<bool>,
+    /// How long a connection without a request may stay while the edge leaves.
+    last_call: Cell<Duration>,
     open: RefCell<slab::Slab<Option<Waker>>>,
 }
 
 impl Lobby {
     /// A lobby without connections. Call it on the worker's own runtime, inside its `LocalSet`.
     pub fn new(live: Live, access: Sink, meter: Meter, connections: Connections) -> Rc<Self> {
-        let (draining, open) = Default::default();
-        let lobby = Rc::new(Self { live, access, meter, connections, draining, open });
+        let (draining, last_call, open) = Default::default();
+        let lobby = Rc::new(Self { live, access, meter, connections, draining, last_call, open });
         let flushing = Rc::clone(&lobby);
         tokio::task::spawn_local(async move { flushing.access.keep_flushed().await });
         lobby
     }
 
-    /// Tells every connection to finish: idle ones close at once, the others after the requests in flight.
-    pub fn drain(&self) {
+    /// Tells every connection to finish: after the requests in flight, and after `last_call` where there is none.
+    pub fn drain(&self, last_call: Duration) {
+        self.last_call.set(last_call);
         self.draining.set(true);
         self.wake_all();
+    }
+
+    /// How long a connection that was answered before may stay without a request while the edge leaves.
+    pub fn last_call(&self) -> Duration {
+        self.last_call.get()
     }
 
     /// Whether the edge leaves.

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::config::model::Bind;
 
@@ -13,6 +13,7 @@ use crate::config::model::Bind;
 #[derive(Debug)]
 pub struct Bound {
     addresses: Vec<SocketAddr>,
+    sockets: Vec<TcpListener>,
     workers: Vec<Vec<TcpListener>>,
 }
 
@@ -27,9 +28,15 @@ impl Bound {
         self.addresses.first().map_or(0, SocketAddr::port)
     }
 
-    /// Hands a worker, counted from 0, its sockets: non-blocking, one an address; nothing the second time.
+    /// Hands a worker, counted from 0, its sockets: non-blocking, one an address, more where more were given; nothing the
+    /// second time.
     pub fn take(&mut self, worker: usize) -> Vec<TcpListener> {
         self.workers.get_mut(worker).map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Each of its sockets once more, for whom they are handed on to: they listen for as long as anybody has them.
+    pub fn take_originals(&mut self) -> Vec<TcpListener> {
+        std::mem::take(&mut self.sockets)
     }
 }
 
@@ -53,10 +60,26 @@ pub struct BindError {
 /// # Errors
 /// The first address that cannot be bound. Nothing stays bound then.
 pub fn bind(bind: Bind, backlog: u32, workers: usize, held: &[SocketAddr]) -> Result<Bound, BindError> {
-    let mut attempts = if bind.port() == 0 { PORT_ATTEMPTS } else { 1 };
+    adopt(bind, backlog, workers, held, Vec::new())
+}
+
+/// The same for a row of which `given` listen already: they are used, and what lacks is bound. Where there are more of
+/// them than workers, some workers have several; where there are fewer and no more can be bound, workers share them.
+///
+/// # Errors
+/// As for [`bind`].
+pub fn adopt(
+    bind: Bind,
+    backlog: u32,
+    workers: usize,
+    held: &[SocketAddr],
+    given: Vec<TcpListener>,
+) -> Result<Bound, BindError> {
+    let mut given = Some(given).filter(|given| !given.is_empty());
+    let mut attempts = if bind.port() == 0 && given.is_none() { PORT_ATTEMPTS } else { 1 };
     loop {
         attempts -= 1;
-        match bind_all(bind, backlog, workers.max(1), held) {
+        match bind_all(bind, backlog, workers.max(1), held, given.take().unwrap_or_default()) {
             // The port that the kernel chose for IPv4 may be taken on IPv6.
             Err(error) if error.source.kind() == io::ErrorKind::AddrInUse && attempts > 0 => {}
             result => return result,
@@ -64,37 +87,93 @@ pub fn bind(bind: Bind, backlog: u32, workers: usize, held: &[SocketAddr]) -> Re
     }
 }
 
-fn bind_all(bind: Bind, backlog: u32, workers: usize, held: &[SocketAddr]) -> Result<Bound, BindError> {
-    let mut bound = Bound { addresses: Vec::new(), workers: (0..workers).map(|_| Vec::new()).collect() };
+fn bind_all(
+    bind: Bind,
+    backlog: u32,
+    workers: usize,
+    held: &[SocketAddr],
+    given: Vec<TcpListener>,
+) -> Result<Bound, BindError> {
+    let mut bound = Bound {
+        addresses: Vec::new(),
+        sockets: Vec::new(),
+        workers: (0..workers).map(|_| Vec::new()).collect(),
+    };
     match bind {
-        Bind::One(address) => bound.add(address, backlog, held)?,
-        Bind::All(port) => {
-            bound.add((Ipv4Addr::UNSPECIFIED, port).into(), backlog, held)?;
-            let address = SocketAddr::from((Ipv6Addr::UNSPECIFIED, bound.port()));
-            match bound.add(address, backlog, held) {
-                Err(error) if lacks_ipv6(&error.source) => {
-                    tracing::info!(port = bound.port(), "this machine has no IPv6: listening on IPv4 alone");
-                }
-                result => result?,
-            }
-        }
+        Bind::One(address) => bound.add(address, backlog, held, given)?,
+        Bind::All(port) => bound.add_all(port, backlog, held, given)?,
     }
     Ok(bound)
 }
 
 impl Bound {
-    fn add(&mut self, mut address: SocketAddr, backlog: u32, held: &[SocketAddr]) -> Result<(), BindError> {
+    fn add_all(
+        &mut self,
+        port: u16,
+        backlog: u32,
+        held: &[SocketAddr],
+        given: Vec<TcpListener>,
+    ) -> Result<(), BindError> {
+        let is_ipv6 = |socket: &TcpListener| socket.local_addr().is_ok_and(|address| address.is_ipv6());
+        let (ipv6, ipv4): (Vec<_>, Vec<_>) = given.into_iter().partition(is_ipv6);
+        // systemd's `ListenStream=443` takes both families.
+        let is_both = |socket: &TcpListener| SockRef::from(socket).only_v6().is_ok_and(|only| !only);
+        if !(ipv4.is_empty() && ipv6.first().is_some_and(is_both)) {
+            self.add((Ipv4Addr::UNSPECIFIED, port).into(), backlog, held, ipv4)?;
+        }
+        let port = if self.port() == 0 { port } else { self.port() };
+        match self.add((Ipv6Addr::UNSPECIFIED, port).into(), backlog, held, ipv6) {
+            Err(error) if lacks_ipv6(&error.source) => {
+                tracing::info!(port, "this machine has no IPv6: listening on IPv4 alone");
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    fn add(
+        &mut self,
+        mut address: SocketAddr,
+        backlog: u32,
+        held: &[SocketAddr],
+        given: Vec<TcpListener>,
+    ) -> Result<(), BindError> {
         let failed = |address| move |source| BindError { address, source };
-        if !held.iter().any(|held| overlap(*held, address)) {
+        if given.is_empty() && !held.iter().any(|held| overlap(*held, address)) {
             probe(address).map_err(failed(address))?;
         }
-        for listeners in &mut self.workers {
-            let listener = listen(address, backlog).map_err(failed(address))?;
-            // Port 0 is a number for the others once the first has it.
-            address = listener.local_addr().map_err(failed(address))?;
-            listeners.push(listener);
+        for socket in &given {
+            address = socket.local_addr().map_err(failed(address))?;
+            prepare(&SockRef::from(socket)).map_err(failed(address))?;
+            listen_on(&SockRef::from(socket), backlog).map_err(failed(address))?;
         }
+        let mut sockets = given;
+        while sockets.len() < self.workers.len() {
+            match listen(address, backlog) {
+                Ok(socket) => {
+                    // Port 0 is a number for the others once the first has it.
+                    address = socket.local_addr().map_err(failed(address))?;
+                    sockets.push(socket);
+                }
+                // Whoever opened the first may be somebody whom this process can add none to.
+                Err(_) if !sockets.is_empty() => break,
+                Err(error) => return Err(failed(address)(error)),
+            }
+        }
+        self.deal(&sockets).map_err(failed(address))?;
+        self.sockets.extend(sockets);
         self.addresses.push(address);
+        Ok(())
+    }
+
+    /// Every worker has at least one of the sockets, and every socket at least one worker.
+    fn deal(&mut self, sockets: &[TcpListener]) -> io::Result<()> {
+        let (rounds, workers) = (sockets.len().max(self.workers.len()), self.workers.len());
+        for (index, socket) in sockets.iter().cycle().take(rounds).enumerate() {
+            if let Some(own) = self.workers.get_mut(index % workers) {
+                own.push(socket.try_clone()?);
+            }
+        }
         Ok(())
     }
 }
@@ -106,13 +185,22 @@ fn probe(address: SocketAddr) -> io::Result<()> {
 fn listen(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
     let socket = socket(address)?;
     socket.set_reuse_port(true)?;
+    prepare(&socket)?;
+    socket.bind(&address.into())?;
+    listen_on(&socket, backlog)?;
+    Ok(socket.into())
+}
+
+fn prepare(socket: &Socket) -> io::Result<()> {
     socket.set_nonblocking(true)?;
     // On Linux accepted sockets inherit these two, which spares each of them four calls.
     socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_keepalive(&KEEPALIVE)?;
-    socket.bind(&address.into())?;
-    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
-    Ok(socket.into())
+    socket.set_tcp_keepalive(&KEEPALIVE)
+}
+
+/// For a socket that listens already, it sets the queue's length.
+fn listen_on(socket: &Socket, backlog: u32) -> io::Result<()> {
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))
 }
 
 /// IPv6 sockets take no IPv4 connections, so that a row has one socket a family, whatever the machine's default.
@@ -255,6 +343,49 @@ mod tests {
         let port = bound.port();
         drop(bound);
         bind(loopback(port), BACKLOG, 2, &[]).unwrap();
+    }
+
+    #[test]
+    fn what_is_given_is_used_and_what_lacks_is_bound() {
+        for (before, after, sockets) in [(2, 2, 2), (3, 1, 3), (1, 3, 3)] {
+            let mut first = bind(loopback(0), BACKLOG, before, &[]).unwrap();
+            let port = first.port();
+            let mut second = adopt(loopback(0), BACKLOG, after, &[], first.take_originals()).unwrap();
+            assert_eq!(second.port(), port);
+            drop(first);
+            let listeners: Vec<_> = (0..after).flat_map(|worker| second.take(worker)).collect();
+            assert_eq!(listeners.len(), before.max(after));
+            assert_eq!(second.take_originals().len(), sockets);
+            for _ in 0..16 {
+                let client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+                assert_eq!(accepts(&listeners).peer_addr().unwrap(), client.local_addr().unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn workers_share_a_socket_that_no_more_can_be_added_to() {
+        let given = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = given.local_addr().unwrap();
+        let mut bound = adopt(Bind::One(address), BACKLOG, 3, &[], vec![given]).unwrap();
+        assert_eq!((0..3).map(|worker| bound.take(worker).len()).collect::<Vec<_>>(), [1, 1, 1]);
+        assert_eq!(bound.take_originals().len(), 1);
+    }
+
+    #[test]
+    fn one_socket_may_be_for_both_families() {
+        if !has_ipv6() {
+            return;
+        }
+        let socket = Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP)).unwrap();
+        socket.set_only_v6(false).unwrap();
+        socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)).into()).unwrap();
+        socket.listen(1).unwrap();
+        let port = socket.local_addr().unwrap().as_socket().unwrap().port();
+        let mut bound = adopt(Bind::All(port), BACKLOG, 1, &[], vec![socket.into()]).unwrap();
+        assert_eq!(bound.addresses(), [SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))]);
+        let _client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+        accepts(&bound.take(0));
     }
 
     #[test]

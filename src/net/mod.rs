@@ -1,5 +1,6 @@
-//! Sockets: listening, accepting, and the PROXY protocol.
+//! Sockets: listening, inheriting, accepting, and the PROXY protocol.
 
 pub mod accept;
+pub mod inherit;
 pub mod listen;
 pub mod proxy_protocol;

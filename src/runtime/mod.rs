@@ -7,14 +7,18 @@ mod certificates;
 mod difference;
 mod drain;
 mod explain;
+mod handover;
 pub mod inventory;
+mod life;
 mod listeners;
 mod maintenance;
+mod notify;
 mod privileges;
 mod reload;
 mod scrape;
 mod server;
 mod signals;
+mod start;
 mod upstreams;
 mod workers;
 

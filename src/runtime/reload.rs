@@ -12,6 +12,7 @@ use crate::admin::listen::{self, Listener};
 use crate::admin::{Difference, Reloaded};
 use crate::config::model::{Bind, Config, Listen, Row};
 use crate::config::problem::{Problem, Problems, SourceText, render};
+use crate::net::inherit::Given;
 use crate::net::listen::{BindError, Bound};
 use crate::observe::access::Destination;
 use crate::snapshot::Snapshot;
@@ -37,9 +38,7 @@ impl Edge {
             Ok(next) => self.take_over(next).await,
             Err(problems) => {
                 tracing::error!(problems, "reload refused: the running configuration stays");
-                let generation = self.live.load().generation;
-                let (difference, warnings) = (None, String::new());
-                Reloaded { ok: false, generation, difference, warnings, problems: Some(problems) }
+                Reloaded::refused(self.live.load().generation, problems)
             }
         }
     }
@@ -55,7 +54,7 @@ impl Edge {
         let access = if *log == old.config.log { None } else { Some(Destination::open(log)) };
         let access = access.transpose().map_err(|error| format!("error: [log] access: {error}\n"))?;
         let workers = old.config.process.workers;
-        let rows = self.listeners.prepare(&loaded.config.rows, workers);
+        let rows = self.listeners.prepare(&loaded.config.rows, workers, &mut Given::default());
         let rows = rows.map_err(|errors| cannot_listen(&errors, old.config.process.user.as_deref()))?;
         let shown =
             self.prepare_shown(&loaded.config, &rows).map_err(|error| cannot_listen(&[error], None))?;
@@ -82,7 +81,7 @@ impl Edge {
         let new = |own: &&Listen| self.listener.as_ref().is_none_or(|listener| listener.bind != own.bind);
         let Some(own) = config.admin.listen.as_ref().filter(new) else { return Ok(None) };
         let held: Vec<_> = self.listeners.all_addresses().chain(rows.addresses()).collect();
-        listen::prepare(own, &held).map(|bound| Some((own.bind, bound)))
+        listen::prepare(own, &held, Vec::new()).map(|bound| Some((own.bind, bound)))
     }
 
     /// Nothing in here can fail.

@@ -3,36 +3,39 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::sync::mpsc;
-use tokio::task::LocalSet;
+use tokio::task::{JoinSet, LocalSet};
 
-use super::listeners::{Listeners, Prepared};
-use super::privileges::{self, DropError, Target};
+use super::handover::{Arrival, Program, Succession};
+use super::listeners::Listeners;
+use super::notify::{Notifier, Watchdog};
+use super::privileges::{self, DropError};
 use super::scrape::Scraped;
-use super::signals::{Signals, Told};
 use super::workers::Workers;
-use super::{certificates, drain, explain, inventory, maintenance, upstreams};
+use super::{certificates, explain, inventory, maintenance, upstreams};
 use crate::acme::command::Command;
-use crate::acme::import::Lineages;
 use crate::acme::manager;
 use crate::acme::progress::Progress;
-use crate::admin::listen::{self, Desk, Listener};
+use crate::acme::store::Store;
+use crate::admin::listen::{Desk, Listener};
 use crate::admin::server::{Server, SocketError};
 use crate::admin::{Ask, Leaving, RowStatus, Status};
 use crate::config::model::{Bind, Config, Kind, Row, Serve, Site};
 use crate::config::problem::{Problem, Problems};
 use crate::config::{self, Loaded};
 use crate::limit::connections::Connections;
+use crate::net::inherit::InheritError;
 use crate::net::listen::BindError;
-use crate::observe::access::{Access, Destination};
+use crate::observe::access::Access;
 use crate::observe::log;
 use crate::observe::metrics::Metrics;
-use crate::snapshot::{Live, Snapshot};
+use crate::snapshot::Live;
 use crate::tls::Shared;
 use crate::upstream::Keeper;
 
@@ -76,6 +79,9 @@ pub enum RunError {
     /// The configuration, or a certificate that it names.
     #[error("{0}")]
     Config(#[from] Problems),
+    /// What another process opened for this one.
+    #[error(transparent)]
+    Inherit(#[from] InheritError),
     /// Rows that cannot be bound: all of them.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Bind(Vec<BindError>),
@@ -107,6 +113,21 @@ pub enum RunError {
 /// Whatever keeps it from starting, with nothing left bound.
 pub fn run(origin: Origin, ready: impl FnOnce(&Ready)) -> Result<(), RunError> {
     use_small_pages();
+    let (program, arrival) = (Program::of_this_process(), Arrival::claim()?);
+    let predecessor = arrival.predecessor.as_ref().and_then(|own| own.try_clone().ok());
+    let ended = serve(origin, program, arrival, ready);
+    if let (Some(predecessor), Err(error)) = (predecessor, &ended) {
+        predecessor.refuse(&error.to_string());
+    }
+    ended
+}
+
+fn serve(
+    origin: Origin,
+    program: Program,
+    arrival: Arrival,
+    ready: impl FnOnce(&Ready),
+) -> Result<(), RunError> {
     let loaded = origin.load()?;
     // Before there are threads: each inherits it.
     privileges::forbid_new_privileges().map_err(system("no_new_privs"))?;
@@ -117,7 +138,7 @@ pub fn run(origin: Origin, ready: impl FnOnce(&Ready)) -> Result<(), RunError> {
         .build()
         .map_err(system("the control thread's runtime"))?;
     let ended = LocalSet::new().block_on(&runtime, async {
-        let (mut edge, signals, asks) = Edge::start(origin, loaded, log.clone())?;
+        let (mut edge, signals, asks) = Edge::start(origin, loaded, log.clone(), program, arrival).await?;
         let told = edge.tell_ready();
         ready(&told);
         edge.run(signals, asks).await
@@ -144,82 +165,41 @@ pub(super) struct Edge {
     pub(super) access: Access,
     pub(super) log: log::Log,
     pub(super) commands: mpsc::Sender<Command>,
-    progress: Progress,
+    pub(super) progress: Progress,
     pub(super) scraped: Scraped,
     pub(super) desk: Desk,
     /// What `[admin] listen` asks for.
     pub(super) listener: Option<Listener>,
     pub(super) leaving: Leaving,
     pub(super) keeper: Keeper,
-    started: OffsetDateTime,
+    pub(super) metrics: Metrics,
+    pub(super) connections: Connections,
+    pub(super) server: Rc<Server>,
+    pub(super) notifier: Rc<Notifier>,
+    pub(super) watchdog: Watchdog,
+    /// What is done beside serving, for as long as this process serves.
+    pub(super) tasks: JoinSet<()>,
+    pub(super) succession: Succession,
+    /// Workers from before a process that took over and failed: they finish what they have.
+    pub(super) former: Vec<Workers>,
+    pub(super) asking: mpsc::Sender<Ask>,
+    pub(super) started: OffsetDateTime,
 }
 
 impl Edge {
-    /// Everything that can fail, in the order that lets it fail with the least done: ports as root, then files as the
-    /// user that will have to read them again at a reload.
-    fn start(
-        origin: Origin,
-        loaded: Loaded,
-        log: log::Log,
-    ) -> Result<(Self, Signals, mpsc::Receiver<Ask>), RunError> {
-        warn(&loaded.warnings);
-        let signals = Signals::install().map_err(system("signals"))?;
-        let config = &loaded.config;
-        let (count, socket) = (config.process.workers, config.admin.socket.clone());
-        let user = Target::find(config.process.user.as_deref())?;
-        let mut listeners = Listeners::default();
-        let prepared = listeners.prepare(&config.rows, count).map_err(RunError::Bind)?;
-        let held = prepared.addresses();
-        let shown = config.admin.listen.as_ref().map(|own| Ok((own.bind, listen::prepare(own, &held)?)));
-        let shown = shown.transpose().map_err(|error| RunError::Bind(vec![error]))?;
-        let certbot = Lineages::read(config);
-        become_user(user.as_ref(), config)?;
-        let access = config.log.clone();
-        let shared = Shared::new().map_err(system("session-ticket keys"))?;
-        let live = first_snapshot(loaded, &shared, &listeners, &prepared)?;
-        let store = manager::open(&live.load(), &certbot).map_err(RunError::Store)?;
-        let server = Server::bind(&socket)?;
-        let destination = Destination::open(&access).map_err(system("[log] access"))?;
-        let access = Access::start(destination).map_err(system("the access log's thread"))?;
-        let connections = Connections::default();
-        let metrics = Metrics::default();
-        let workers = Workers::start(count, &live, &access, &metrics, &connections)
-            .map_err(system("a worker thread"))?;
-        listeners.commit(prepared, |bind, bound| workers.listen(bind, bound));
-        let (asking, asks) = mpsc::channel(8);
-        let leaving = Leaving::default();
-        let desk = Desk::new(asking.clone(), live.clone(), leaving.clone());
-        let listener = shown.map(|(bind, bound)| Listener::serve(bind, bound, &desk));
-        let told = leaving.clone();
-        tokio::spawn(async move { server.run(asking, told).await });
-        tokio::spawn(certificates::watch(live.clone()));
-        tokio::spawn(maintenance::watch(live.clone()));
+    /// Begins what is done beside serving. Without a store, the one that looks after certificates opens it.
+    pub(super) fn begin_tasks(&mut self, store: Option<Arc<Store>>) {
+        let (server, asking, leaving) = (Rc::clone(&self.server), self.asking.clone(), self.leaving.clone());
+        self.tasks.spawn_local(async move {
+            let Err(error) = server.run(asking, leaving).await;
+            tracing::error!(%error, "the admin socket cannot be served");
+        });
+        self.tasks.spawn_local(certificates::watch(self.live.clone()));
+        self.tasks.spawn_local(maintenance::watch(self.live.clone()));
         let (commands, told) = mpsc::channel(8);
-        let progress = Progress::default();
-        let managing = manager::run(live.clone(), Arc::clone(&shared), store, told, progress.clone());
-        tokio::task::spawn_local(managing);
-        let started = OffsetDateTime::now_utc().truncate_to_second();
-        let scraped = Scraped::new(metrics, live.clone(), access.clone(), started, progress.clone());
-        let keeper = Keeper::default();
-        keeper.keep(live.load().table.upstreams());
-        let edge = Self {
-            origin,
-            live,
-            shared,
-            listeners,
-            workers,
-            access,
-            log,
-            commands,
-            progress,
-            scraped,
-            desk,
-            listener,
-            leaving,
-            keeper,
-            started,
-        };
-        Ok((edge, signals, asks))
+        self.commands = commands;
+        let (live, shared, progress) = (self.live.clone(), Arc::clone(&self.shared), self.progress.clone());
+        self.tasks.spawn_local(manager::run(live, shared, store, told, progress));
     }
 
     fn tell_ready(&self) -> Ready {
@@ -247,27 +227,6 @@ impl Edge {
         for address in self.listener.iter().flat_map(|listener| &listener.addresses) {
             tracing::info!(row = "[admin] listen", serve = "admin", %address, "listening");
         }
-    }
-
-    /// Obeys signals and the admin socket until one of them says to leave.
-    async fn run(&mut self, mut signals: Signals, mut asks: mpsc::Receiver<Ask>) -> Result<(), RunError> {
-        loop {
-            tokio::select! {
-                told = signals.next() => match told {
-                    Told::Leave => break,
-                    Told::Reload => drop(self.reload().await),
-                    Told::Reopen => self.access.reopen(),
-                    Told::HandOver => tracing::warn!("USR2: this version has no hand-over to a new binary; ignored"),
-                },
-                Some(ask) = asks.recv() => match ask {
-                    Ask::Reload(reply) => drop(reply.send(self.reload().await)),
-                    ask => self.answer(ask),
-                },
-                Some(()) = self.workers.ended() => return Err(RunError::WorkerLost),
-            }
-        }
-        drain::drain(self, signals, asks).await;
-        Ok(())
     }
 
     /// Answers whatever does not change the configuration.
@@ -332,6 +291,7 @@ impl Edge {
             sites: config.sites.iter().filter_map(site).collect(),
             maintenance: maintenance::list(&snapshot),
             upstreams: upstreams::all(&snapshot),
+            upgrade: self.succession.told.clone(),
         }
     }
 }
@@ -341,35 +301,6 @@ pub(super) fn warn(warnings: &[Problem]) {
     for Problem { place, message, help } in warnings {
         tracing::warn!(key = place.path, help = help.as_deref(), "{message}");
     }
-}
-
-fn first_snapshot(
-    loaded: Loaded,
-    shared: &Arc<Shared>,
-    listeners: &Listeners,
-    prepared: &Prepared,
-) -> Result<Live, RunError> {
-    let (snapshot, warnings) = Snapshot::build(loaded, None, shared, |bind| listeners.port(prepared, bind))?;
-    warn(&warnings);
-    maintenance::look(&snapshot, true);
-    Ok(Live::new(snapshot))
-}
-
-/// Gives root up, where a user is named. The directories that the edge writes to are made first, for its parents
-/// may be root's.
-fn become_user(user: Option<&Target>, config: &Config) -> Result<(), RunError> {
-    if let Some(user) = user {
-        for path in [Some(config.store.path.as_path()), config.admin.socket.parent()].into_iter().flatten() {
-            user.make_dir(path).map_err(system(path.display()))?;
-        }
-        user.become_it()?;
-        tracing::info!(user = config.process.user, "root was given up");
-    }
-    match privileges::raise_open_files() {
-        Ok(limit) => tracing::debug!(limit, "open files"),
-        Err(error) => tracing::warn!(%error, "the limit on open files stays what it was"),
-    }
-    Ok(())
 }
 
 /// A panic ends one connection; the log is where it is to be found.
@@ -392,6 +323,6 @@ fn name(kind: &Kind) -> &'static str {
     }
 }
 
-fn system(what: impl ToString) -> impl FnOnce(io::Error) -> RunError {
+pub(super) fn system(what: impl ToString) -> impl FnOnce(io::Error) -> RunError {
     move |source| RunError::System { what: what.to_string(), source }
 }

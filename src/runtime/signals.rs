@@ -13,7 +13,7 @@ pub(super) enum Told {
     Reload,
     /// USR1: open the log files again.
     Reopen,
-    /// USR2: a hand-over to a new binary, which this version does not have.
+    /// USR2: start the new binary, and hand over to it.
     HandOver,
 }
 

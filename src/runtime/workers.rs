@@ -50,8 +50,10 @@ enum Order {
     Close(Bind),
     /// Look at the configuration again, idle connections too; drop this once all orders before it are done.
     Look(mpsc::Sender<()>),
-    /// Accept nothing more, finish what is open, end.
-    Drain,
+    /// Drop this: it proves that the thread lives.
+    Live(mpsc::Sender<()>),
+    /// Accept nothing more, finish what is open, end. Connections without a request may stay for so long.
+    Drain(Duration),
     /// End now: what is still open is dropped.
     Cut,
 }
@@ -110,9 +112,21 @@ impl Workers {
         let _ = tokio::time::timeout(PATIENCE, done.recv()).await;
     }
 
-    /// Accepts nothing more; requests in flight finish, then the threads end: see [`Workers::ended`].
-    pub(super) fn drain(&self) {
-        self.all(|| Order::Drain);
+    /// Returns once every worker has shown that it lives: never, where one is stuck. Waits for nobody else's sake, so that
+    /// it may outlive this borrow.
+    pub(super) fn prove_life(&self) -> impl Future<Output = ()> + use<> {
+        let (doing, mut done) = mpsc::channel(1);
+        self.all(|| Order::Live(doing.clone()));
+        async move {
+            drop(doing);
+            done.recv().await;
+        }
+    }
+
+    /// Accepts nothing more; requests in flight finish, then the threads end: see [`Workers::ended`]. A client that has
+    /// been answered before may ask once more within `last_call`, and is told that its connection ends then.
+    pub(super) fn drain(&self, last_call: Duration) {
+        self.all(|| Order::Drain(last_call));
     }
 
     /// Ends the threads that drain, whatever is still open: each connection leaves its access line. Returns once they
@@ -180,8 +194,8 @@ impl Parts {
             let http = http::Worker::new(&lobby, pools.clone());
             let l4 = l4::Worker::new(&lobby, pools);
             let hall = Rc::new(Hall { lobby, http, l4, open, emptied: Notify::new() });
-            hall.obey(&mut orders).await;
-            hall.lobby.drain();
+            let last_call = hall.obey(&mut orders).await;
+            hall.lobby.drain(last_call);
             tokio::select! {
                 () = hall.empty() => {}
                 () = told_to_cut(&mut orders) => {}
@@ -202,8 +216,9 @@ struct Hall {
 }
 
 impl Hall {
-    /// Returns when the thread is to drain, with nothing left that accepts.
-    async fn obey(self: &Rc<Self>, orders: &mut mpsc::UnboundedReceiver<Order>) {
+    /// Returns when the thread is to drain, with nothing left that accepts, and how long idle connections may stay.
+    async fn obey(self: &Rc<Self>, orders: &mut mpsc::UnboundedReceiver<Order>) -> Duration {
+        let mut last_call = Duration::ZERO;
         let mut rows: HashMap<Bind, Vec<Door>> = HashMap::new();
         while let Some(order) = orders.recv().await {
             match order {
@@ -213,10 +228,16 @@ impl Hall {
                 }
                 Order::Close(bind) => shut(rows.remove(&bind).unwrap_or_default()).await,
                 Order::Look(_done) => self.lobby.wake_all(),
-                Order::Drain | Order::Cut => break,
+                Order::Live(_proof) => {}
+                Order::Drain(patience) => {
+                    last_call = patience;
+                    break;
+                }
+                Order::Cut => break,
             }
         }
         shut(rows.into_values().flatten()).await;
+        last_call
     }
 
     /// Serves a connection in a task of its own: a panic in it ends it alone.

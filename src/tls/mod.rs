@@ -23,7 +23,7 @@ pub mod upstream;
 pub use authority::{Authority, Leaf};
 pub use check::fits;
 pub use handshake::{Alpn, Handshaken, Reason, Refusal, accept, accept_as, answer_challenge};
-pub use policy::{Shared, SiteConfig};
+pub use policy::{Heritage, Shared, SiteConfig};
 pub use record::StoreError;
 pub use site::{InUse, Loaded, Refresh, SiteTls, TlsProblem};
 pub use slots::sets;

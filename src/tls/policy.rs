@@ -6,6 +6,9 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Instant;
 
+use ::aws_lc_rs::digest::{Context, SHA256};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use rustls::crypto::aws_lc_rs::{self, cipher_suite, kx_group};
 use rustls::crypto::{ActiveKeyExchange, CompletedKeyExchange, CryptoProvider, SupportedKxGroup};
 use rustls::pki_types::CertificateDer;
@@ -13,9 +16,10 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCertUsingSni, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{NamedGroup, ProtocolVersion, RootCertStore, SupportedCipherSuite, SupportedProtocolVersion};
+use serde::{Deserialize, Serialize};
 
 use super::challenges::Book;
-use super::tickets::{PERIOD, Tickets};
+use super::tickets::{Legacy, PERIOD, Tickets};
 use crate::config::model::TlsVersion;
 
 /// What PostgreSQL's clients list where TLS comes first (its protocol's section on session encryption).
@@ -54,16 +58,48 @@ pub struct Shared {
     open: Arc<Policy>,
     /// Sites with them, by the exact certificates that clients must chain to. Locked while a site is loaded only.
     closed: Mutex<HashMap<Vec<CertificateDer<'static>>, Weak<Policy>>>,
+    /// Ticket keys of the process before this one, until a policy goes on with them.
+    heritage: Mutex<Heritage>,
     challenges: Book,
+}
+
+/// The ticket keys of a whole process, on their way to the one that takes over from it: secret, and written nowhere.
+#[derive(Default, Serialize, Deserialize)]
+pub struct Heritage {
+    open: Option<Legacy>,
+    /// By what tells the certificates that clients must chain to.
+    closed: HashMap<String, Legacy>,
+}
+
+impl fmt::Debug for Heritage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Heritage").finish_non_exhaustive()
+    }
 }
 
 impl Shared {
     /// Makes the first ticket keys. Fails when the system has no randomness to give.
     pub fn new() -> io::Result<Arc<Self>> {
+        Self::inherit(Heritage::default())
+    }
+
+    /// The same, but goes on with the ticket keys of the process before this one.
+    pub fn inherit(mut heritage: Heritage) -> io::Result<Arc<Self>> {
         let hybrid = provider(HYBRID);
         let classic = provider(CLASSIC);
-        let open = Arc::new(Policy::new(&hybrid, &classic, None)?);
-        Ok(Arc::new(Self { hybrid, classic, open, closed: Mutex::default(), challenges: Book::default() }))
+        let open = Arc::new(Policy::new(&hybrid, &classic, None, heritage.open.take())?);
+        let (closed, heritage, challenges) = (Mutex::default(), Mutex::new(heritage), Book::default());
+        Ok(Arc::new(Self { hybrid, classic, open, closed, heritage, challenges }))
+    }
+
+    /// The ticket keys, for the process that takes over from this one.
+    pub fn bequeath(&self) -> Heritage {
+        let closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        let used = closed.iter().filter_map(|(roots, policy)| Some((roots, policy.upgrade()?)));
+        Heritage {
+            open: Some(self.open.tickets.bequeath()),
+            closed: used.map(|(roots, policy)| (fingerprint(roots), policy.tickets.bequeath())).collect(),
+        }
     }
 
     /// The challenges that are pending.
@@ -89,7 +125,9 @@ impl Shared {
             return Ok(policy);
         }
         let verifier = verifier(&roots, &self.classic)?;
-        let policy = Arc::new(Policy::new(&self.hybrid, &self.classic, Some(&verifier))?);
+        let legacy =
+            self.heritage.lock().unwrap_or_else(PoisonError::into_inner).closed.remove(&fingerprint(&roots));
+        let policy = Arc::new(Policy::new(&self.hybrid, &self.classic, Some(&verifier), legacy)?);
         closed.insert(roots, Arc::downgrade(&policy));
         Ok(policy)
     }
@@ -114,8 +152,13 @@ impl Policy {
         hybrid: &Arc<CryptoProvider>,
         classic: &Arc<CryptoProvider>,
         verifier: Option<&Arc<dyn ClientCertVerifier>>,
+        legacy: Option<Legacy>,
     ) -> io::Result<Self> {
-        let tickets = Arc::new(Tickets::new(PERIOD).map_err(io::Error::other)?);
+        let tickets = match legacy {
+            Some(legacy) => Tickets::inherit(PERIOD, &legacy),
+            None => Tickets::new(PERIOD),
+        };
+        let tickets = Arc::new(tickets.map_err(io::Error::other)?);
         let face = |provider: &Arc<CryptoProvider>, versions: &[&'static SupportedProtocolVersion]| {
             face(provider, versions, verifier, &tickets).map(Arc::new).map_err(io::Error::other)
         };
@@ -202,6 +245,16 @@ impl fmt::Debug for SiteConfig {
 pub(super) fn client_provider() -> Arc<CryptoProvider> {
     let groups = std::iter::once(kx_group::X25519MLKEM768).chain(CLASSIC.iter().copied()).collect();
     Arc::new(CryptoProvider { kx_groups: groups, ..Arc::unwrap_or_clone(provider(CLASSIC)) })
+}
+
+/// Tells sets of client CAs apart, whatever their length.
+fn fingerprint(roots: &[CertificateDer<'static>]) -> String {
+    let mut context = Context::new(&SHA256);
+    for root in roots {
+        context.update(&(root.len() as u64).to_be_bytes());
+        context.update(root);
+    }
+    BASE64.encode(context.finish())
 }
 
 fn provider(groups: &[&'static dyn SupportedKxGroup]) -> Arc<CryptoProvider> {

@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::error::Unspecified;
 use rustls::server::ProducesTickets;
+use serde::{Deserialize, Serialize};
 
 /// How long a key seals new tickets. Random nonces stay safe for 2^32 tickets a key: 198,000 a second.
 pub(super) const PERIOD: Duration = Duration::from_hours(6);
@@ -25,6 +26,30 @@ impl Tickets {
     pub(super) fn new(period: Duration) -> Result<Self, Unspecified> {
         let keys = Keys { current: Arc::new(Key::new()?), previous: None, until: Instant::now() + period };
         Ok(Self { period, keys: ArcSwap::from_pointee(keys) })
+    }
+
+    /// Goes on with another process's keys, for as long as it would have.
+    pub(super) fn inherit(period: Duration, legacy: &Legacy) -> Result<Self, Unspecified> {
+        let key = |secret: &Secret| Key::of(secret.name, secret.secret).map(Arc::new);
+        let left = Duration::from_millis(legacy.left).min(period);
+        let keys = Keys {
+            current: key(&legacy.current)?,
+            previous: legacy.previous.as_ref().map(key).transpose()?,
+            until: Instant::now() + left,
+        };
+        Ok(Self { period, keys: ArcSwap::from_pointee(keys) })
+    }
+
+    /// The keys, for a process that goes on with them.
+    pub(super) fn bequeath(&self) -> Legacy {
+        let now = Instant::now();
+        let keys = self.turn(now);
+        let left = keys.until.saturating_duration_since(now).as_millis();
+        Legacy {
+            current: keys.current.to_secret(),
+            previous: keys.previous.as_deref().map(Key::to_secret),
+            left: u64::try_from(left).unwrap_or(u64::MAX),
+        }
     }
 
     /// Replaces the key when its time has come. A ticket opens for at most two periods after its key was made.
@@ -64,6 +89,21 @@ impl fmt::Debug for Tickets {
     }
 }
 
+/// Keys on their way to the process that goes on with them: secret, and written nowhere.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Legacy {
+    current: Secret,
+    previous: Option<Secret>,
+    /// How long the current one still seals, in milliseconds.
+    left: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Secret {
+    name: [u8; NAME_LEN],
+    secret: [u8; 32],
+}
+
 pub(super) struct Keys {
     current: Arc<Key>,
     previous: Option<Arc<Key>>,
@@ -91,6 +131,7 @@ impl Keys {
 /// A ticket is the key's name, the nonce, the sealed state and its tag.
 struct Key {
     name: [u8; NAME_LEN],
+    secret: [u8; 32],
     aead: RandomizedNonceKey,
 }
 
@@ -99,7 +140,15 @@ impl Key {
         let (mut name, mut secret) = ([0; NAME_LEN], [0; 32]);
         aws_lc_rs::rand::fill(&mut name)?;
         aws_lc_rs::rand::fill(&mut secret)?;
-        Ok(Self { name, aead: RandomizedNonceKey::new(&AES_256_GCM, &secret)? })
+        Self::of(name, secret)
+    }
+
+    fn of(name: [u8; NAME_LEN], secret: [u8; 32]) -> Result<Self, Unspecified> {
+        Ok(Self { name, secret, aead: RandomizedNonceKey::new(&AES_256_GCM, &secret)? })
+    }
+
+    fn to_secret(&self) -> Secret {
+        Secret { name: self.name, secret: self.secret }
     }
 
     fn seal(&self, plain: &[u8]) -> Result<Vec<u8>, Unspecified> {
@@ -148,6 +197,20 @@ mod tests {
         let after = tickets.encrypt(b"session").unwrap();
         assert_ne!(before[..NAME_LEN], after[..NAME_LEN]);
         assert!(tickets.decrypt(&before).is_some() && tickets.decrypt(&after).is_some());
+    }
+
+    #[test]
+    fn keys_that_are_handed_on_open_and_end_as_they_would_have() {
+        let tickets = Tickets::new(PERIOD).unwrap();
+        let first = tickets.encrypt(b"session").unwrap();
+        tickets.turn(Instant::now() + PERIOD);
+        let second = tickets.encrypt(b"session").unwrap();
+        let legacy = serde_json::to_string(&tickets.bequeath()).unwrap();
+        let heir = Tickets::inherit(PERIOD, &serde_json::from_str(&legacy).unwrap()).unwrap();
+        assert!(heir.decrypt(&first).is_some() && heir.decrypt(&second).is_some());
+        assert!(tickets.decrypt(&heir.encrypt(b"session").unwrap()).is_some());
+        let later = heir.turn(Instant::now() + PERIOD * 2);
+        assert!(later.open(&first).is_none() && later.open(&second).is_some());
     }
 
     #[test]

@@ -29,6 +29,11 @@ impl Drained {
         if drained { names.insert(name.to_owned()) } else { names.remove(name) }
     }
 
+    /// All of them.
+    pub fn names(&self) -> Vec<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
     fn has(&self, target: &str, peer: &str) -> bool {
         let names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         names.contains(target) || names.contains(peer)

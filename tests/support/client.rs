@@ -235,6 +235,11 @@ impl<S: Read + Write> Wire<S> {
 }
 
 impl Wire<Tls> {
+    /// Whether the session was resumed.
+    pub(crate) fn handshake_kind(&self) -> Option<rustls::HandshakeKind> {
+        self.stream.conn.handshake_kind()
+    }
+
     /// Says that nothing more will be sent (a `close_notify`), and goes on reading.
     pub(crate) fn finish(&mut self) -> io::Result<()> {
         self.stream.conn.send_close_notify();

@@ -29,9 +29,11 @@ pub(crate) const HTTPS: &str = "127.0.0.1:0";
 /// The row of [`ROWS`] that redirects.
 pub(crate) const HTTP: &str = "127.0.0.2:0";
 
-/// A running edge. Dropping it kills the process.
+/// A running edge. Dropping it kills the process, and those that took over from it.
 pub(crate) struct Edge {
     child: Child,
+    /// The process that serves now, after an upgrade.
+    successor: Option<Pid>,
     folder: TempDir,
     log: Lines,
     access: Lines,
@@ -54,6 +56,89 @@ impl Edge {
         Self::start_in(folder, environment)
     }
 
+    /// Starts an edge from a link in its folder, `program`, that may lead elsewhere at the next upgrade.
+    #[track_caller]
+    pub(crate) fn start_linked(config: &str, environment: &[(&str, &Path)]) -> Self {
+        let folder = tempfile::Builder::new().prefix("vestibule-test-").tempdir().unwrap();
+        write_config(folder.path(), config);
+        let program = folder.path().join("program");
+        std::os::unix::fs::symlink(BINARY, &program).unwrap();
+        let mut command = command_of(&program, folder.path());
+        command.envs(environment.iter().copied());
+        Self::start_as(folder, command)
+    }
+
+    /// The same behind another program, which is given the edge's own command line.
+    #[track_caller]
+    pub(crate) fn start_behind(wrapper: &[&str], config: &str) -> Self {
+        let folder = tempfile::Builder::new().prefix("vestibule-test-").tempdir().unwrap();
+        write_config(folder.path(), config);
+        let mut command = command_of(Path::new(wrapper[0]), folder.path());
+        let arguments: Vec<_> = command.get_args().map(std::ffi::OsStr::to_owned).collect();
+        command = Command::new(wrapper[0]);
+        command.args(&wrapper[1..]).arg(BINARY).args(arguments);
+        command.current_dir(folder.path()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self::start_as(folder, command)
+    }
+
+    /// Puts a shell script in the program's place.
+    pub(crate) fn replace_program(&self, script: &str) {
+        let new = self.folder().join("new");
+        fs::write(&new, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&new, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        fs::rename(new, self.folder().join("program")).unwrap();
+    }
+
+    /// Puts the real program back in its place.
+    pub(crate) fn restore_program(&self) {
+        let new = self.folder().join("new");
+        std::os::unix::fs::symlink(BINARY, &new).unwrap();
+        fs::rename(new, self.folder().join("program")).unwrap();
+    }
+
+    /// Sends USR2 and waits for the upgrade's end: the process that serves then, or why it is still the same.
+    #[track_caller]
+    pub(crate) fn upgrade(&mut self) -> Result<Pid, String> {
+        let mark = self.log.mark();
+        self.signal(Signal::SIGUSR2);
+        self.upgraded(mark)
+    }
+
+    /// Waits for the end of an upgrade that began after the mark.
+    #[track_caller]
+    pub(crate) fn upgraded(&mut self, mark: usize) -> Result<Pid, String> {
+        let pid = self.log.wait_from(mark, "the end of an upgrade", |line| {
+            let line: Value = serde_json::from_str(line).ok()?;
+            match text(&line, "message") {
+                "ready" => {
+                    let pid = super::lines::field(&line, "pid")?.as_i64()?;
+                    Some(Ok(Pid::from_raw(i32::try_from(pid).unwrap())))
+                }
+                message if message.starts_with("upgrade failed") => Some(Err(text(&line, "why").to_owned())),
+                _ => None,
+            }
+        })?;
+        self.successor = Some(pid);
+        Ok(pid)
+    }
+
+    /// The process that was started first serves again.
+    pub(crate) fn serve_first_again(&mut self) {
+        self.successor = None;
+    }
+
+    /// Every process that was ever ready here and still lives.
+    pub(crate) fn processes(&self) -> Vec<Pid> {
+        let all = self.log.all();
+        let lines = all.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let ready = lines.filter(|line| text(line, "message") == "ready");
+        let pids = ready.filter_map(|line| super::lines::field(&line, "pid")?.as_i64());
+        // A number may be another's by now; the working directory is not.
+        let is_ours =
+            |pid: &i64| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == self.folder.path());
+        pids.filter(is_ours).map(|pid| Pid::from_raw(i32::try_from(pid).unwrap())).collect()
+    }
+
     /// Ends the process as the kernel would, and starts another in the same folder.
     #[track_caller]
     pub(crate) fn kill_and_start(mut self) -> Self {
@@ -67,10 +152,18 @@ impl Edge {
 
     #[track_caller]
     fn start_in(folder: TempDir, environment: &[(&str, &Path)]) -> Self {
-        let mut child = command(folder.path()).envs(environment.iter().copied()).spawn().unwrap();
+        let mut command = command(folder.path());
+        command.envs(environment.iter().copied());
+        Self::start_as(folder, command)
+    }
+
+    /// Starts this command line in the folder, and waits until it is ready.
+    #[track_caller]
+    fn start_as(folder: TempDir, mut command: Command) -> Self {
+        let mut child = command.spawn().unwrap();
         let log = Lines::follow(child.stderr.take().unwrap());
         let access = Lines::follow(child.stdout.take().unwrap());
-        let mut edge = Self { child, folder, log, access, rows: Vec::new() };
+        let mut edge = Self { child, successor: None, folder, log, access, rows: Vec::new() };
         edge.learn_rows();
         edge
     }
@@ -194,8 +287,26 @@ impl Edge {
             .collect()
     }
 
+    /// The process that serves.
     pub(crate) fn pid(&self) -> Pid {
+        self.successor.unwrap_or_else(|| self.first_pid())
+    }
+
+    /// The process that was started first.
+    pub(crate) fn first_pid(&self) -> Pid {
         Pid::from_raw(i32::try_from(self.child.id()).unwrap())
+    }
+
+    /// Waits until the process that was started first has left.
+    pub(crate) fn wait_first(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the first process does not leave");
+            std::thread::sleep(Duration::from_millis(5)); // the standard library cannot wait for a child with a limit
+        }
     }
 
     #[track_caller]
@@ -210,12 +321,20 @@ impl Edge {
         });
         self.rows = rows;
     }
+
+    /// How many descriptors the process has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
+    }
 }
 
 impl Drop for Edge {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        for pid in self.processes() {
+            let _ = kill(pid, Signal::SIGKILL);
+        }
         if std::thread::panicking() {
             let _ = writeln!(
                 std::io::stderr(),
@@ -258,7 +377,11 @@ pub(crate) fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
 }
 
 fn command(folder: &Path) -> Command {
-    let mut command = Command::new(BINARY);
+    command_of(Path::new(BINARY), folder)
+}
+
+fn command_of(program: &Path, folder: &Path) -> Command {
+    let mut command = Command::new(program);
     command.arg("serve").arg("--config").arg(folder.join("vestibule.toml"));
     command.current_dir(folder).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command

@@ -1,6 +1,7 @@
 //! What holds for the edge as a whole.
 
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use super::Bind;
@@ -131,9 +132,21 @@ impl Listen {
     }
 }
 
+static DEFAULT_SOCKET: OnceLock<PathBuf> = OnceLock::new();
+
 impl Admin {
-    /// The socket where the file names none: root's is one for the machine.
+    /// The socket where the file names none: root's is one for the machine. It stays the same for the life of a process, also
+    /// of one that has given root up.
     pub fn default_socket() -> PathBuf {
+        DEFAULT_SOCKET.get_or_init(Self::socket_of_user).clone()
+    }
+
+    /// Goes on with the default of the process before this one, unless it has been asked for already.
+    pub fn inherit_default_socket(path: PathBuf) {
+        let _ = DEFAULT_SOCKET.set(path);
+    }
+
+    fn socket_of_user() -> PathBuf {
         let user = nix::unistd::geteuid();
         let directory = std::env::var_os("XDG_RUNTIME_DIR").filter(|directory| !directory.is_empty());
         let own = || directory.map_or_else(|| format!("/run/user/{user}").into(), PathBuf::from);

@@ -109,6 +109,12 @@ impl Config {
     pub fn asks_a_ca(&self) -> bool {
         self.certified().any(|site| site.certificate == Certificate::Acme)
     }
+
+    /// Everything that it listens on.
+    pub fn binds(&self) -> impl Iterator<Item = Bind> {
+        let admin = self.admin.listen.iter().map(|listen| listen.bind);
+        self.rows.iter().map(|row| row.bind).chain(admin)
+    }
 }
 
 /// Where in the file something stands, for errors that are found after the file was read. The default is the file

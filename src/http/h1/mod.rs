@@ -104,7 +104,9 @@ fn poll_head<S: AsyncRead + AsyncWrite + Unpin>(
             Err(fault) => return Poll::Ready(Next::Request(Err(fault))),
         }
         let idle = wire.buffer.is_empty();
-        let leaves = || link.standing().is_err() || (!first && link.worker.lobby.is_draining());
+        let lobby = &link.worker.lobby;
+        let last_call = || if first { LAST_CALL } else { lobby.last_call() };
+        let leaves = || link.standing().is_err() || (lobby.is_draining() && last_call().is_zero());
         if idle && leaves() {
             return Poll::Ready(Next::End);
         }
@@ -120,8 +122,8 @@ fn poll_head<S: AsyncRead + AsyncWrite + Unpin>(
                     wire.deadline.set(waited);
                     wire.rest();
                 }
-                if idle && link.worker.lobby.is_draining() {
-                    wire.deadline.set_at_most(LAST_CALL);
+                if idle && lobby.is_draining() {
+                    wire.deadline.set_at_most(last_call());
                 }
                 ready!(wire.deadline.poll_passed(cx));
                 let late = if idle { Next::End } else { Next::Request(Err(Fault::RequestTimeout)) };
