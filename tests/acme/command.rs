@@ -4,9 +4,8 @@ use time::{Duration, OffsetDateTime};
 use vestibule::acme::store::Store;
 
 use super::pebble::{Options, Pebble};
-use super::{NAME, edge, record, said, wait_for_handshake};
+use super::{NAME, certs, edge, record, said, wait_for_handshake};
 use crate::support::PATIENCE;
-use crate::support::edge::{Edge, run};
 
 #[test]
 fn renewing_and_revoking() {
@@ -14,12 +13,12 @@ fn renewing_and_revoking() {
     let edge = edge(&pebble, "");
     wait_for_handshake(&pebble, NAME, PATIENCE);
     let first = record(&edge, NAME)["bundle"]["key_pem"].clone();
-    let (code, out, err) = certs(&edge, "renew");
+    let (code, out, err) = certs(&edge, "renew", NAME);
     assert_eq!(code, Some(0), "{out}{err}");
     assert!(out.contains("app.test has a new certificate, valid until "), "{out}");
     assert_eq!(pebble.proxy.orders(), 2);
     assert_ne!(record(&edge, NAME)["bundle"]["key_pem"], first, "each has a key of its own");
-    let (code, out, err) = certs(&edge, "revoke");
+    let (code, out, err) = certs(&edge, "revoke", NAME);
     assert_eq!(code, Some(0), "{out}{err}");
     assert_eq!(pebble.proxy.seen("/revoke-cert").len(), 1);
     pebble.proxy.wait("/order-plz", 3);
@@ -40,17 +39,12 @@ fn an_accounts_key_is_changed_after_a_year() {
     account.created = OffsetDateTime::now_utc() - Duration::days(366);
     store.save_account(&pebble.directory(), &account).unwrap();
     let edge = edge.kill_and_start();
-    let (code, out, err) = certs(&edge, "renew");
+    let (code, out, err) = certs(&edge, "renew", NAME);
     assert_eq!(code, Some(0), "{out}{err}");
     said(&edge, "the account has a new key");
     assert_ne!(store.account(&pebble.directory()).unwrap().unwrap().credentials, old);
     // And the new one is good for the next start.
     let edge = edge.kill_and_start();
-    assert_eq!(certs(&edge, "renew").0, Some(0));
+    assert_eq!(certs(&edge, "renew", NAME).0, Some(0));
     assert_eq!(pebble.proxy.seen("/sign-me-up").len(), 1);
-}
-
-fn certs(edge: &Edge, what: &str) -> (Option<i32>, String, String) {
-    let config = edge.folder().join("vestibule.toml");
-    run(&["certs", what, NAME, "--config", config.to_str().unwrap()])
 }

@@ -5,6 +5,7 @@ mod cloudflare;
 mod command;
 mod dns;
 mod faults;
+mod hostile;
 mod named;
 mod notices;
 mod obtain;
@@ -12,16 +13,20 @@ mod pebble;
 mod proxy;
 mod renew;
 mod resume;
+mod staging;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
+use vestibule::acme::store::{Record, RecordId, Store};
+use vestibule::name::HostPattern;
 
 use self::pebble::{Pebble, rows};
 use crate::support::client;
-use crate::support::edge::Edge;
+use crate::support::edge::{Edge, run};
 use crate::support::lines::text;
 
 /// The site's name in most tests.
@@ -84,6 +89,32 @@ fn handshake(pebble: &Pebble, roots: &Path, name: &str) -> std::io::Result<Vec<u
 #[track_caller]
 fn said(edge: &Edge, message: &str) -> Value {
     edge.log().wait_json(0, message, |line| text(line, "message") == message)
+}
+
+/// Ends the edge as the kernel would, changes a record of its store, and starts another in the same folder: what the time, or
+/// another clock, would have changed.
+#[track_caller]
+fn alter(mut edge: Edge, name: &str, change: impl FnOnce(&mut Record)) -> Edge {
+    edge.signal(Signal::SIGKILL);
+    edge.wait();
+    let store = Store::open(&edge.folder().join("store"), None).unwrap();
+    let id = RecordId::of(&[HostPattern::parse(name).unwrap()]);
+    let mut record = store.load(&id).unwrap().unwrap();
+    change(&mut record);
+    store.save(&id, &record).unwrap();
+    edge.kill_and_start()
+}
+
+/// As [`alter`]: the next attempt is due.
+#[track_caller]
+fn hurry(edge: Edge, name: &str) -> Edge {
+    alter(edge, name, |record| record.retry.not_before = None)
+}
+
+/// Runs `vestibule certs` for a name.
+fn certs(edge: &Edge, what: &str, name: &str) -> (Option<i32>, String, String) {
+    let config = edge.folder().join("vestibule.toml");
+    run(&["certs", what, name, "--config", config.to_str().unwrap()])
 }
 
 /// Where the one record of the store is whose file begins so.

@@ -10,12 +10,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 use time::OffsetDateTime;
-use vestibule::acme::store::{RecordId, Store};
-use vestibule::name::HostPattern;
 
 use super::pebble::{Options, Pebble};
 use super::proxy::{Fault, NEW_ORDER};
-use super::{NAME, config, said, wait_for_handshake};
+use super::{NAME, alter, certs, config, said, wait_for_handshake};
 use crate::support::PATIENCE;
 use crate::support::edge::{Edge, run};
 
@@ -157,8 +155,7 @@ fn one_that_fails_or_hangs_holds_nothing_up_and_is_not_asked_for_ever() {
     assert!(!edge.log().all().contains("hunter2"));
     // Another that hangs: the next certificate comes all the same.
     let (_, _) = hook(pebble.folder.path(), "sleep 1000");
-    let file = edge.folder().join("vestibule.toml");
-    let (code, out, err) = run(&["certs", "renew", NAME, "--config", file.to_str().unwrap()]);
+    let (code, out, err) = certs(&edge, "renew", NAME);
     assert_eq!(code, Some(0), "{out}{err}");
     assert_eq!(pebble.proxy.orders(), 2);
 }
@@ -172,24 +169,19 @@ fn each_step_towards_the_end_is_told_once_whoever_runs() {
     assert_eq!(told(&file, 1)[0].0, format!("first obtained {NAME}"));
     let problem = r#"{"type":"urn:ietf:params:acme:error:malformed","detail":"down"}"#;
     pebble.proxy.fault(NEW_ORDER, 99, Fault::Answer(400, Vec::new(), problem.into()));
-    let id = RecordId::of(&[HostPattern::parse(NAME).unwrap()]);
     for (left, expected) in [(0.3, 2), (0.2, 2), (0.1, 3), (0.01, 4), (-0.01, 5), (-0.1, 5)] {
-        let store = Store::open(&edge.folder().join("store"), None).unwrap();
-        let mut record = store.load(&id).unwrap().unwrap();
-        let (life, now) = (time::Duration::days(90), OffsetDateTime::now_utc());
-        let bundle = record.bundle.as_mut().unwrap();
-        // The same certificate throughout, and another moment of its life.
-        let end = record.alarm.map_or(bundle.not_after, |alarm| alarm.not_after);
-        (bundle.not_after, bundle.not_before) = (now + life * left, now + life * left - life);
-        if let Some(alarm) = &mut record.alarm {
-            assert_ne!(end, bundle.not_after);
-            alarm.not_after = bundle.not_after;
-        }
-        record.retry.failures = 3;
-        record.retry.not_before = Some(now + time::Duration::hours(1));
-        record.retry.last_error = Some("the CA is down".to_owned());
-        store.save(&id, &record).unwrap();
-        edge = edge.kill_and_start();
+        edge = alter(edge, NAME, |record| {
+            // The same certificate throughout, and another moment of its life.
+            let (life, now) = (time::Duration::days(90), OffsetDateTime::now_utc());
+            let bundle = record.bundle.as_mut().unwrap();
+            (bundle.not_after, bundle.not_before) = (now + life * left, now + life * left - life);
+            if let Some(alarm) = &mut record.alarm {
+                alarm.not_after = bundle.not_after;
+            }
+            record.retry.failures = 3;
+            record.retry.not_before = Some(now + time::Duration::hours(1));
+            record.retry.last_error = Some("the CA is down".to_owned());
+        });
         let all = told(&file, expected);
         std::thread::sleep(Duration::from_secs(1)); // and nothing more comes
         assert_eq!(told(&file, expected).len(), expected, "{left}: {all:?}");

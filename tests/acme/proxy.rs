@@ -6,7 +6,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
 use bytes::Bytes;
@@ -48,6 +48,8 @@ pub(super) enum Fault {
     Cut,
     /// The CA's answer never comes back; the CA has done what it was asked.
     Swallow,
+    /// Two gigabytes.
+    Endless,
 }
 
 /// What was asked, and how it was answered.
@@ -56,6 +58,7 @@ pub(super) struct Seen {
     pub(super) path: String,
     /// 0 for one that was left hanging.
     pub(super) status: u16,
+    pub(super) at: Instant,
     /// What was signed, where it is JSON (RFC 8555 section 6.2).
     pub(super) payload: serde_json::Value,
 }
@@ -152,7 +155,12 @@ impl Shared {
     }
 
     fn saw(&self, path: &str, payload: &serde_json::Value, status: u16) {
-        self.seen.lock().unwrap().push(Seen { path: path.to_owned(), status, payload: payload.clone() });
+        self.seen.lock().unwrap().push(Seen {
+            path: path.to_owned(),
+            status,
+            at: Instant::now(),
+            payload: payload.clone(),
+        });
         self.changed.notify_all();
     }
 }
@@ -201,6 +209,10 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Answe
             }
             return Ok(response.body(whole(Bytes::from(body.clone()))).unwrap());
         }
+        Some(Fault::Endless) => {
+            shared.saw(&path, &payload, 200);
+            return Ok(Response::new(Endless(2 << 30).boxed()));
+        }
         Some(Fault::Hang) => {
             shared.saw(&path, &payload, 0);
             std::future::pending::<()>().await;
@@ -245,6 +257,24 @@ fn payload(body: &[u8]) -> serde_json::Value {
 
 fn whole(body: Bytes) -> BoxBody<Bytes, std::io::Error> {
     Full::new(body).map_err(|never| match never {}).boxed()
+}
+
+/// A body of so many octets.
+struct Endless(usize);
+
+impl Body for Endless {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        static PART: [u8; 65_536] = [b'x'; 65_536];
+        let part = (self.0 > 0).then(|| Ok(Frame::data(Bytes::from_static(&PART))));
+        self.0 = self.0.saturating_sub(PART.len());
+        std::task::Poll::Ready(part)
+    }
 }
 
 /// A body that ends in the middle.
