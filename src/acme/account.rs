@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use instant_acme::{Account, AccountCredentials, Error, ExternalAccountKey, NewAccount};
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
+use instant_acme::{Account, AccountCredentials, Error, ExternalAccountKey, Key, NewAccount};
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use time::OffsetDateTime;
 use tokio::sync::{Mutex, Semaphore};
 
@@ -85,30 +87,51 @@ impl Ca {
         Ok(held.insert(self.create().await?).clone())
     }
 
-    /// Gives the account a new key (RFC 8555 section 7.3.5). Where that fails, the old one goes on until the next start. The CA
-    /// knows the new one alone from then on, so that the disk is tried before.
-    async fn with_new_key(&self, mut account: Account) -> Account {
-        let old = account.clone();
-        let rolled = match on_disk(&self.store, Store::probe).await {
-            Ok(()) => {
-                patiently("changing the account's key", false, async || account.update_key().await).await
-            }
-            Err(failure) => Err(failure),
+    /// Gives the stored account a new key. False where there is no account yet. No order may be under way meanwhile.
+    pub(super) async fn rekey(&self) -> Result<bool, Failure> {
+        let mut held = self.account.lock().await;
+        let account = match (&*held, self.load().await?) {
+            (Some(account), _) => account.clone(),
+            (None, Some(record)) => self.restore(record).await?,
+            (None, None) => return Ok(false),
         };
-        let credentials = match rolled {
-            Ok(credentials) => credentials,
-            Err(failure) => {
-                tracing::warn!(directory = self.directory, %failure, "the account's key was not changed");
-                return old;
-            }
-        };
+        *held = Some(self.roll(account).await?);
+        Ok(true)
+    }
+
+    /// Whether the CA knows no account by the stored key: where a process died between a change of it and the disk.
+    pub(super) async fn is_lost(&self) -> bool {
+        let Ok(Some(record)) = self.load().await else { return false };
+        let found = patiently("looking for the account", true, async || {
+            let key = key_of(&record).ok_or(Error::Str("a stored key that is none"))?;
+            let builder = Account::builder_with_http(Box::new(self.client.clone()));
+            builder.from_key(key, self.directory.clone()).await.map(drop)
+        });
+        found.await.is_err_and(|failure| failure.kind() == "accountDoesNotExist")
+    }
+
+    /// The account with a new key; where that fails, the old one goes on until the next start.
+    async fn with_new_key(&self, account: Account) -> Account {
+        let rolled = self.roll(account.clone()).await;
+        rolled.unwrap_or_else(|failure| {
+            tracing::warn!(directory = self.directory, %failure, "the account's key was not changed");
+            account
+        })
+    }
+
+    /// Gives the account a new key (RFC 8555 section 7.3.5). The CA knows the new one alone from then on, so that the disk is
+    /// tried before.
+    async fn roll(&self, mut account: Account) -> Result<Account, Failure> {
+        on_disk(&self.store, Store::probe).await?;
+        let rolled = patiently("changing the account's key", false, async || account.update_key().await);
+        let credentials = rolled.await?;
         match self.save(&credentials, self.contacts.clone()).await {
             Ok(()) => tracing::info!(directory = self.directory, "the account has a new key"),
             Err(failure) => {
                 tracing::error!(directory = self.directory, %failure, "the account's new key could not be stored, and goes with this process");
             }
         }
-        account
+        Ok(account)
     }
 
     /// Tells a failure that is the account's own, and that no later try will cure.
@@ -184,6 +207,13 @@ impl Ca {
         let directory = self.directory.clone();
         on_disk(&self.store, move |store| store.account(&directory)).await
     }
+}
+
+/// The account's key, out of what the library wants back.
+fn key_of(record: &AccountRecord) -> Option<(Key, PrivateKeyDer<'static>)> {
+    let text = record.credentials.get("key_pkcs8")?.as_str()?;
+    let der = PrivatePkcs8KeyDer::from(BASE64_URL_SAFE_NO_PAD.decode(text).ok()?);
+    Some((Key::from_pkcs8_der(der.clone_key()).ok()?, der.into()))
 }
 
 /// Waits for the disk on a thread that may.

@@ -33,7 +33,7 @@ const LOOK: std::time::Duration = std::time::Duration::from_millis(500);
 /// The longest time between two looks at one certificate: another edge may have renewed it.
 pub(super) const TICK: Duration = Duration::minutes(1);
 /// How many certificates are seen to at once.
-const AT_ONCE: usize = 8;
+const AT_ONCE: u32 = 8;
 /// How long the record of a name that no site has any more is kept, and how often such records are looked for.
 const GRACE: Duration = Duration::days(30);
 const SWEEP: std::time::Duration = std::time::Duration::from_hours(6);
@@ -62,13 +62,13 @@ pub async fn run(
     live: Live,
     shared: Arc<Shared>,
     store: Option<Arc<Store>>,
-    commands: mpsc::Receiver<Command>,
+    mut commands: mpsc::Receiver<Command>,
     progress: Progress,
 ) {
     let answers = Rc::new(Answers(shared));
     let store = match store {
         Some(store) => store,
-        None => opened(&live).await,
+        None => opened(&live, &mut commands).await,
     };
     let pace = Rc::new(RefCell::new(recalled(&store).await));
     let (states, swept) = (HashMap::new(), Swept::default());
@@ -106,18 +106,21 @@ fn restore(store: &Store, snapshot: &Snapshot) {
 }
 
 /// Waits for a configuration with a site whose certificate comes from a CA, and opens the store for it.
-async fn opened(live: &Live) -> Arc<Store> {
+async fn opened(live: &Live, commands: &mut mpsc::Receiver<Command>) -> Arc<Store> {
     loop {
         let snapshot = live.load();
+        let (mut why, mut wait) = ("no site has a certificate from a CA".to_owned(), LOOK);
         match tokio::task::spawn_blocking(move || open(&snapshot, &Lineages::read(&snapshot.config))).await {
             Ok(Ok(Some(store))) => return store,
             Ok(Err(problem)) => {
                 tracing::error!(problem, "the store of certificates cannot be used; tried again in a minute");
-                tokio::time::sleep(TICK.unsigned_abs()).await;
+                (why, wait) = (problem, TICK.unsigned_abs());
             }
             _ => {}
         }
-        tokio::time::sleep(LOOK).await;
+        if let Ok(Some(command)) = tokio::time::timeout(wait, commands.recv()).await {
+            command.refuse(why);
+        }
     }
 }
 
@@ -185,14 +188,22 @@ impl Manager {
             self.progress.remind();
             self.sweep(&ids, now).await;
             if let Ok(Some(command)) = tokio::time::timeout(LOOK, self.commands.recv()).await {
-                self.obey(command);
+                self.obey(command, common);
             }
         }
     }
 
     /// Passes a command on to the one that it is about.
-    fn obey(&mut self, command: Command) {
-        let (id, asked) = asked(command);
+    fn obey(&mut self, command: Command, common: &Rc<Common>) {
+        let (id, asked) = match command {
+            Command::Renew(id, reply) => (id, Asked::Renew(reply)),
+            Command::Revoke(id, reply) => (id, Asked::Revoke(reply)),
+            Command::Rekey(reply) => {
+                let common = Rc::clone(common);
+                spawn_local(async move { reply.send(rekey(&common).await) });
+                return;
+            }
+        };
         match self.states.get(&id) {
             Some(state) => state.memory.borrow_mut().ask(asked),
             None => asked.answer(Err("nobody looks after that certificate just now".to_owned())),
@@ -204,7 +215,7 @@ impl Manager {
         let begin = Instant::now();
         while self.live.is_current(snapshot) && begin.elapsed() < TICK {
             if let Ok(Some(command)) = tokio::time::timeout(LOOK, self.commands.recv()).await {
-                asked(command).1.answer(Err(format!("certificates cannot be looked after: {problem}")));
+                command.refuse(format!("certificates cannot be looked after: {problem}"));
             }
         }
     }
@@ -228,7 +239,7 @@ impl Manager {
             answers: Rc::clone(&self.answers),
             dns: settings.dns,
             store: Arc::clone(&self.store),
-            room: Semaphore::new(AT_ONCE),
+            room: Semaphore::new(AT_ONCE as usize),
             pace: Rc::clone(&self.pace),
             progress: self.progress.clone(),
             notifier: Rc::new(settings.notifier),
@@ -264,10 +275,25 @@ impl State {
     }
 }
 
-fn asked(command: Command) -> (RecordId, Asked) {
-    match command {
-        Command::Renew(id, reply) => (id, Asked::Renew(reply)),
-        Command::Revoke(id, reply) => (id, Asked::Revoke(reply)),
+/// Gives every account a new key, while no order is under way: each speaks with the key that it began with.
+async fn rekey(common: &Common) -> Result<String, String> {
+    let Ok(_alone) = common.room.acquire_many(AT_ONCE).await else {
+        return Err("the edge leaves".to_owned());
+    };
+    let (mut changed, mut failed) = (Vec::new(), Vec::new());
+    for ca in common.cas.iter().chain(common.staging.iter().flatten()) {
+        match ca.rekey().await {
+            Ok(true) => changed.push(ca.host()),
+            Ok(false) => {}
+            Err(failure) => failed.push(format!("{}: {failure}", ca.host())),
+        }
+    }
+    match (changed.as_slice(), failed.as_slice()) {
+        ([], []) => {
+            Err("there is no account yet; the first order makes one, with a key of its own".to_owned())
+        }
+        (_, []) => Ok(format!("new keys for the accounts at {}", changed.join(", "))),
+        _ => Err(failed.join("; ")),
     }
 }
 

@@ -141,21 +141,29 @@ impl Job<'_> {
         Ok(order)
     }
 
-    /// `replaces` is left out where the CA says that the certificate was replaced already, and an account that the CA
-    /// does not know is made anew, once.
+    /// `replaces` is left out where the CA may have refused it, and an account that the CA does not know is made anew, once.
     async fn make(&self, names: &[HostPattern]) -> Result<(Order, Option<String>), Failure> {
         let mut account = self.ca.account().await?;
         let (mut replaces, mut recreated) = (self.replaces, false);
         loop {
             match self.ask(&account, names, replaces).await {
                 Ok(order) => return Ok((order, replaces.map(str::to_owned))),
-                Err(failure) if replaces.is_some() && rejects_replaces(&failure) => replaces = None,
-                Err(failure) if failure.kind() == "accountDoesNotExist" && !recreated => {
+                Err(failure) if replaces.is_some() && may_reject_replaces(&failure) => replaces = None,
+                Err(failure) if !recreated && self.is_unknown(&failure).await => {
                     recreated = true;
                     account = self.ca.recreate().await?;
                 }
                 Err(failure) => return Err(refused_names(self.ca.judge(failure))),
             }
+        }
+    }
+
+    /// Whether the CA does not know the account. One that was deactivated it knows.
+    async fn is_unknown(&self, failure: &Failure) -> bool {
+        match failure.kind() {
+            "accountDoesNotExist" => true,
+            "unauthorized" | "malformed" => self.ca.is_lost().await,
+            _ => false,
         }
     }
 
@@ -340,11 +348,10 @@ fn is_gone(source: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
     })
 }
 
-/// RFC 9773 section 5; a CA that does not know the certificate may say so in other words.
-fn rejects_replaces(failure: &Failure) -> bool {
-    let Failure::Ca { source, kind, .. } = failure else { return false };
-    let text = source.to_string();
-    kind == "alreadyReplaced" || text.contains("replaces") || text.contains("ARI")
+/// Whether the refusal may be about what is replaced (RFC 9773 section 5): a certificate that the CA does not know, that it has
+/// replaced, or that another account ordered, as certbot's did.
+fn may_reject_replaces(failure: &Failure) -> bool {
+    matches!(failure.kind(), "alreadyReplaced" | "conflict" | "malformed" | "unauthorized")
 }
 
 /// A refusal that names identifiers is told by name.

@@ -2,7 +2,7 @@
 //! and root may open.
 //!
 //! `POST /v1/reload` answers a [`Reloaded`], `GET /v1/status` a [`Status`], `GET /v1/certificates` the
-//! [`Certificates`], `POST /v1/certificates/renew?name=…` and `…/revoke?name=…` a [`Told`], `POST /v1/maintenance/on?name=…` and `…/off?name=…`
+//! [`Certificates`], `POST /v1/certificates/renew?name=…`, `…/revoke?name=…` and `POST /v1/accounts/rekey` a [`Told`], `POST /v1/maintenance/on?name=…` and `…/off?name=…`
 //! too, `POST /v1/drain?name=…` and `/v1/undrain?name=…` as well, `GET /v1/explain?id=…` an [`Explained`]. A field is never renamed or given
 //! another meaning within `/v1`; new ones may appear.
 //!
@@ -57,6 +57,8 @@ pub enum Ask {
         /// What became of it.
         reply: oneshot::Sender<Told>,
     },
+    /// To give the account at every CA a new key.
+    Rekey(oneshot::Sender<Told>),
 }
 
 /// How the edge is.

@@ -195,6 +195,7 @@ async fn answer(
         (&Method::POST, "/v1/maintenance/off") => reply(maintenance(&asks, false, &request).await),
         (&Method::POST, "/v1/drain") => reply(drain(&asks, false, &request).await),
         (&Method::POST, "/v1/undrain") => reply(drain(&asks, true, &request).await),
+        (&Method::POST, "/v1/accounts/rekey") => reply(ask(&asks, Ask::Rekey).await),
         (
             _,
             "/v1/reload"
@@ -206,7 +207,8 @@ async fn answer(
             | "/v1/certificates/renew"
             | "/v1/certificates/revoke"
             | "/v1/maintenance/on"
-            | "/v1/maintenance/off",
+            | "/v1/maintenance/off"
+            | "/v1/accounts/rekey",
         ) => refuse(StatusCode::METHOD_NOT_ALLOWED),
         _ => web::answer(&request, &asks, &leaving).await.unwrap_or_else(|| refuse(StatusCode::NOT_FOUND)),
     })
@@ -303,6 +305,7 @@ mod tests {
                 Ask::Drain { name, undo, reply } => {
                     reply.send(Told { ok: !undo, message: name }).unwrap();
                 }
+                Ask::Rekey(reply) => reply.send(Told { ok: true, message: "rekeyed".into() }).unwrap(),
                 Ask::Certificate(wish, name, reply) => {
                     reply.send(Told { ok: wish == Wish::Renew, message: name }).unwrap();
                 }
@@ -335,7 +338,10 @@ mod tests {
                 let told: Told = client::ask(&path, Method::POST, &target).await.unwrap();
                 assert_eq!(told, Told { ok, message: "*.a.example".into() });
             }
+            let told: Told = client::ask(&path, Method::POST, "/v1/accounts/rekey").await.unwrap();
+            assert_eq!(told.message, "rekeyed");
             for (method, target, expected) in [
+                (Method::GET, "/v1/accounts/rekey", 405),
                 (Method::GET, "/v1/reload", 405),
                 (Method::GET, "/v2/status", 404),
                 (Method::POST, "/v1/reload", 503),

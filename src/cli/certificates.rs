@@ -62,6 +62,15 @@ pub(super) fn wish(wish: Wish, name: &str, edge: &RunningEdge) -> Result<(), Fai
     if told.ok { print(&format!("{}\n", told.message)) } else { Err(Failure::new(told.message)) }
 }
 
+/// `vestibule certs rekey`
+pub(super) fn rekey(edge: &RunningEdge) -> Result<(), Failure> {
+    let socket = files::socket(edge)?;
+    say("asking for new keys for the accounts at CAs, once no order is under way");
+    let told =
+        ask::<Told>(&socket, Method::POST, "/v1/accounts/rekey", CA_PATIENCE)?.map_err(Failure::new)?;
+    if told.ok { print(&format!("{}\n", told.message)) } else { Err(Failure::new(told.message)) }
+}
+
 /// Asks for something, and says meanwhile how far the edge is with the name's certificate.
 async fn watched(socket: &Path, target: &str, name: &HostPattern) -> Result<Told, ClientError> {
     let mut asked = std::pin::pin!(client::ask_within(CA_PATIENCE, socket, Method::POST, target));

@@ -44,6 +44,7 @@ pub fn run() -> ExitCode {
             Certs::Show(Named { name, edge }) => certificates::show(&name, &edge),
             Certs::Renew(Named { name, edge }) => certificates::wish(Wish::Renew, &name, &edge),
             Certs::Revoke(Named { name, edge }) => certificates::wish(Wish::Revoke, &name, &edge),
+            Certs::Rekey(edge) => certificates::rekey(&edge),
             Certs::Trust(config) => certs::run(config),
         },
     };
@@ -170,6 +171,10 @@ enum Certs {
     Renew(Named),
     /// Have the CA revoke the certificate for a name, and order another
     Revoke(Named),
+    /// Have the running edge give its account at every CA a new key, as after a backup was lost
+    ///
+    /// Certificates and their keys stay as they are. Without this, an account's key is changed once a year.
+    Rekey(RunningEdge),
     /// Print where the root of the edge's own CA is, and how to make programs trust it
     Trust(ConfigFile),
 }

@@ -70,11 +70,28 @@ pub(super) async fn told(
         Wish::Renew => Command::Renew(id, reply),
         Wish::Revoke => Command::Revoke(id, reply),
     };
+    obeyed(&commands, command, answer).await
+}
+
+/// Has the account at every CA given a new key, and says what became of it.
+pub(super) async fn rekeyed(commands: mpsc::Sender<Command>) -> Told {
+    let (reply, answer) = oneshot::channel();
+    obeyed(&commands, Command::Rekey(reply), answer).await
+}
+
+async fn obeyed(
+    commands: &mpsc::Sender<Command>,
+    command: Command,
+    answer: oneshot::Receiver<Result<String, String>>,
+) -> Told {
     let sent = commands.send(command).await.is_ok();
     match answer.await {
         Ok(Ok(message)) if sent => Told { ok: true, message },
-        Ok(Err(message)) => failed(message),
-        _ => failed("nobody looks after certificates just now; the log says why".to_owned()),
+        Ok(Err(message)) => Told { ok: false, message },
+        _ => Told {
+            ok: false,
+            message: "nobody looks after certificates just now; the log says why".to_owned(),
+        },
     }
 }
 

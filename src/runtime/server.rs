@@ -260,6 +260,10 @@ impl Edge {
             Ask::Drain { name, undo, reply } => {
                 drop(reply.send(upstreams::drain(&self.live.load(), &name, undo)));
             }
+            Ask::Rekey(reply) => {
+                let told = inventory::rekeyed(self.commands.clone());
+                tokio::spawn(async move { reply.send(told.await) });
+            }
             // Nobody else asks for this.
             Ask::Reload(_) => {}
         }

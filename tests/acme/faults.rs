@@ -83,7 +83,9 @@ fn an_account_that_may_not_be_used_is_told_and_left_alone() {
     let until = time(&record(&edge, NAME)["retry"]["not_before"]);
     assert!(until > now() + 23 * 3600, "a day: {until}");
     assert_eq!(pebble.proxy.seen(NEW_ORDER).len(), 1);
-    assert_eq!(pebble.proxy.seen(NEW_ACCOUNT).len(), 1);
+    let accounts = pebble.proxy.seen(NEW_ACCOUNT);
+    let made = accounts.iter().filter(|seen| seen.payload["onlyReturnExisting"] != true).count();
+    assert_eq!((made, accounts.len()), (1, 2), "the CA is asked once whether it knows it");
 }
 
 #[test]
