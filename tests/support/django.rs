@@ -22,10 +22,18 @@ pub(crate) struct Django {
 impl Django {
     /// gunicorn with this worker class (`sync`, `gthread`), on a unix socket for `sync` and TCP for the rest.
     pub(crate) fn gunicorn(class: &str) -> Self {
+        Self::gunicorn_with(class, None, &[])
+    }
+
+    /// The same, where it is told to listen, and with more arguments.
+    pub(crate) fn gunicorn_with(class: &str, bind: Option<&str>, more: &[&str]) -> Self {
         let folder = tempfile::Builder::new().prefix("vestibule-django-").tempdir().unwrap();
         let socket = folder.path().join("gunicorn.sock");
-        let bind =
-            if class == "sync" { format!("unix:{}", socket.display()) } else { "127.0.0.1:0".to_owned() };
+        let bind = match bind {
+            Some(bind) => bind.to_owned(),
+            None if class == "sync" => format!("unix:{}", socket.display()),
+            None => "127.0.0.1:0".to_owned(),
+        };
         let mut command = server(&folder, "gunicorn");
         command.args([
             "front.wsgi",
@@ -39,9 +47,9 @@ impl Django {
             &bind,
         ]);
         // A worker that is told to leave while it still boots may miss it: its master waits no longer than this.
-        command.args(["--graceful-timeout", "5"]);
+        command.args(["--graceful-timeout", "5"]).args(more);
         let (child, log) = spawn(command);
-        let upstream = if class == "sync" {
+        let upstream = if bind.starts_with("unix:") {
             log.wait("gunicorn's worker", |line| line.contains("Booting worker").then_some(bind.clone()))
         } else {
             log.wait("gunicorn's address", |line| address(line, "Listening at: http://")).to_string()
@@ -60,9 +68,22 @@ impl Django {
     }
 }
 
+impl Django {
+    /// Has it finish what it has, and leave: as `docker stop` does.
+    pub(crate) fn leave(&mut self) {
+        let master = Pid::from_raw(i32::try_from(self.child.id()).unwrap());
+        kill(master, Signal::SIGTERM).unwrap();
+        self.log.wait_end();
+        self.child.wait().unwrap();
+    }
+}
+
 impl Drop for Django {
     fn drop(&mut self) {
         let master = Pid::from_raw(i32::try_from(self.child.id()).unwrap());
+        if self.child.try_wait().is_ok_and(|ended| ended.is_some()) {
+            return;
+        }
         let _ = kill(master, Signal::SIGINT); // both leave at once, and take their workers along
         self.log.wait_end();
         let _ = self.child.wait();

@@ -3,6 +3,7 @@
 
 pub(crate) mod client;
 pub(crate) mod django;
+pub(crate) mod dns;
 pub(crate) mod edge;
 pub(crate) mod h2client;
 pub(crate) mod h2raw;

@@ -91,7 +91,15 @@ impl Upstream {
 
     /// Hands each connection to `serve`, on a thread of its own.
     pub(crate) fn raw(serve: impl Fn(&mut Connection) -> io::Result<()> + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        Self::raw_at(([127, 0, 0, 1], 0).into(), serve)
+    }
+
+    /// The same, at this address.
+    pub(crate) fn raw_at(
+        address: SocketAddr,
+        serve: impl Fn(&mut Connection) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(State::default());
         let (state, serve) = (Arc::clone(&shared), Arc::new(serve));
