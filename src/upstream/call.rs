@@ -70,6 +70,8 @@ pub struct Call {
     /// What follows in the answer's body.
     receiver: Receiver,
     keep_alive: bool,
+    /// Whether the member was thought to be leaving when the request was begun.
+    doubt: u64,
     /// How much the next read of the body may bring, in octets.
     room: usize,
 }
@@ -123,6 +125,7 @@ pub(super) struct Held {
 impl Call {
     pub(super) fn new(held: Held, timeout: Duration, outgoing: Outgoing) -> Self {
         let Held { conn, busy, place } = held;
+        let doubt = busy.0.member.doubt.now();
         let sender = Sender {
             front: outgoing.head.clone(),
             head: outgoing.head,
@@ -150,6 +153,7 @@ impl Call {
             interim: 0,
             receiver: Receiver::Done,
             keep_alive: false,
+            doubt,
             room: READ,
         }
     }
@@ -297,6 +301,12 @@ impl Call {
             }
         } else {
             self.keep_alive = framing != Framing::Close && keeps_alive(&head, line);
+            let doubt = &self.busy.0.member.doubt;
+            if self.keep_alive {
+                doubt.kept(self.doubt);
+            } else {
+                doubt.closed();
+            }
             self.receiver = Receiver::new(framing);
         }
         Ok(Answer { status: line.status, head, framing })

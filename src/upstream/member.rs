@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::Notify;
 
+use super::doubt::Doubt;
 use super::idle::Idle;
 use super::sticky::Token;
 
@@ -75,6 +76,7 @@ pub(super) struct Member {
     /// Rung when it went down or away, for who looks after it.
     pub(super) bell: Notify,
     pub(super) idle: Idle,
+    pub(super) doubt: Doubt,
     flags: AtomicU8,
     /// Of [`FULL`]: less for one that has just joined.
     weight: AtomicU8,
@@ -126,6 +128,7 @@ impl Member {
             token,
             bell: Notify::new(),
             idle: Idle::default(),
+            doubt: Doubt::default(),
             flags: AtomicU8::new(if is_new { Flag::NEW.0 } else { 0 }),
             weight: AtomicU8::new(FULL),
             failures: AtomicU32::new(0),
@@ -217,6 +220,7 @@ impl Member {
     fn down(&self) -> bool {
         let is_news = self.set(Flag::DOWN);
         if is_news {
+            self.doubt.confirm();
             self.bell.notify_one();
         }
         is_news
@@ -225,6 +229,7 @@ impl Member {
     /// It is well again: true where it was not.
     pub(super) fn recovered(&self, weight: u8) -> bool {
         self.weight.store(weight, Ordering::Relaxed);
+        self.doubt.confirm();
         let well = [Flag::SICK, Flag::NEW, Flag::DOWN].map(|flag| self.clear(flag));
         well.contains(&true)
     }

@@ -10,13 +10,14 @@
 //! - `member`: one address, how it is, and what it has to do; `balance`: which one is next
 //! - `group`: the members of one upstream, who join and leave
 //! - `search`: from a request to a connection; `call`: from a connection to an answer
-//! - `line`: who waits; `pool`: a worker's idle connections; `idle`: for how long they are good
+//! - `line`: who waits; `pool`: a worker's idle connections; `idle`: for how long they are good; `doubt`: who is about to leave
 //! - `resolve`, `health`, `keeper`: what the control thread does
 
 mod balance;
 mod call;
 mod conn;
 mod dial;
+mod doubt;
 mod group;
 mod health;
 mod idle;

@@ -24,6 +24,8 @@ struct Search<'s> {
     turn: Turn,
     /// The members that failed it since it last waited.
     tried: Vec<u64>,
+    /// Whether the request may not be sent twice, and may wait.
+    careful: bool,
     last: Option<Fault>,
 }
 
@@ -47,7 +49,8 @@ impl Upstream {
                 return Ok(held);
             }
         }
-        let search = Search { pools, wants, turn: Turn::default(), tried: Vec::new(), last: None };
+        let careful = !outgoing.method.is_idempotent() && !self.proxy.hold.is_zero();
+        let search = Search { pools, wants, turn: Turn::default(), tried: Vec::new(), careful, last: None };
         // Boxed: it is rare, and its state is larger than all the rest of a request's.
         Box::pin(self.find(permit, lane, search, outgoing, pooled, trace)).await
     }
@@ -78,6 +81,11 @@ impl Upstream {
                 return Ok(Held { place, ..held });
             }
             looked = false;
+            if search.careful && lane.member.doubt.is_there() {
+                drop((place, going));
+                lane.member.doubt.wait().await;
+                continue;
+            }
             trace.peer = Some(Arc::clone(&lane.peer));
             let start = Instant::now();
             let member = &lane.member;

@@ -15,13 +15,13 @@ struct Tally {
 }
 
 /// Asks until told to stop, every fourth time with a POST. A connection that the edge closes in good order is made anew.
-fn keep_asking(edge: &Edge, posts: bool, stop: impl Fn(usize) -> bool, tally: &Tally) {
+fn keep_asking(edge: &Edge, stop: impl Fn(usize) -> bool, tally: &Tally) {
     let mut client = connect(edge);
     for round in 0.. {
         if stop(round) {
             return;
         }
-        let request = if posts && round % 4 == 0 {
+        let request = if round % 4 == 0 {
             format!("POST /echo HTTP/1.1\r\nHost: {NAME}\r\nContent-Length: 5\r\n\r\nhello")
         } else {
             format!("GET /status/200 HTTP/1.1\r\nHost: {NAME}\r\n\r\n")
@@ -45,7 +45,7 @@ fn workers_retire_and_no_request_is_lost() {
         let tally = Tally::default();
         std::thread::scope(|scope| {
             for _ in 0..16 {
-                scope.spawn(|| keep_asking(&edge, true, |round| round == 100, &tally));
+                scope.spawn(|| keep_asking(&edge, |round| round == 100, &tally));
             }
         });
         assert_eq!((tally.good.into_inner(), tally.bad.into_inner()), (1600, 0), "{class}");
@@ -60,7 +60,7 @@ fn twenty_restarts_are_not_felt() {
     let (tally, done) = (Tally::default(), AtomicBool::new(false));
     std::thread::scope(|scope| {
         for _ in 0..8 {
-            scope.spawn(|| keep_asking(&edge, false, |_| done.load(Ordering::Relaxed), &tally));
+            scope.spawn(|| keep_asking(&edge, |_| done.load(Ordering::Relaxed), &tally));
         }
         for _ in 0..20 {
             let before = tally.good.load(Ordering::Relaxed);
