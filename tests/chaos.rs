@@ -146,6 +146,29 @@ fn garbage_from_an_upstream_is_a_502() {
     hold_edge(&edge);
 }
 
+/// A head that does not end, ten megabytes of it: a 502 long before, and a connection that is not used again.
+#[test]
+fn an_endless_head_is_a_502() {
+    let upstream = Upstream::raw(|connection| {
+        while let Some(seen) = connection.request() {
+            if seen.target == "/endless" {
+                connection.stream.write_all(b"HTTP/1.1 200 OK\r\n")?;
+                for number in 0..100_000 {
+                    write!(connection.stream, "X-{number}: {}\r\n", "x".repeat(90))?;
+                }
+            }
+            answer(connection, &seen)?;
+        }
+        Ok(())
+    });
+    let edge = edge(&upstream, "");
+    for _ in 0..3 {
+        assert_eq!(connect(&edge).get("/endless").unwrap().status, 502);
+        assert_eq!(connect(&edge).get("/short").unwrap().text(), "/short");
+    }
+    hold_edge(&edge);
+}
+
 /// What each upstream says; `\n` stands for CRLF, and `\r\n` for a bare LF.
 const GARBAGE: &[(&str, &str)] = &[
     ("no word", ""),

@@ -2,7 +2,6 @@
 //! search domains.
 
 use std::cell::RefCell;
-use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::str::FromStr as _;
@@ -10,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use hickory_resolver::config::LookupIpStrategy;
 use hickory_resolver::lookup::Lookup;
+use hickory_resolver::net::NetError;
 use hickory_resolver::proto::op::Query;
 use hickory_resolver::proto::rr::{Name, RecordType};
 use hickory_resolver::{Hosts, TokioResolver};
@@ -49,18 +49,20 @@ pub(super) struct Resolver(RefCell<Option<Rc<Settings>>>);
 struct Settings {
     read: [Option<SystemTime>; 2],
     hosts: Hosts,
-    dns: TokioResolver,
+    /// Or why no server can be asked, as where resolv.conf names none.
+    dns: Result<TokioResolver, String>,
 }
 
 impl Resolver {
     /// Every address of a name. May take as long as resolv.conf lets a server be silent.
     pub(super) async fn addresses(&self, host: &str) -> Result<Found, Lost> {
-        let settings = self.settings().map_err(|error| Lost::Failed(error.to_string()))?;
+        let settings = self.settings();
         let known = settings.of_hosts(host);
         if !known.is_empty() {
             return Ok(Found { addresses: known, fresh: MOST });
         }
-        let found = settings.dns.lookup_ip(host).await.map_err(|error| {
+        let dns = settings.dns.as_ref().map_err(|error| Lost::Failed(error.clone()))?;
+        let found = dns.lookup_ip(host).await.map_err(|error| {
             let missing = error.is_no_records_found();
             if missing { Lost::Missing(error.to_string()) } else { Lost::Failed(error.to_string()) }
         })?;
@@ -72,25 +74,20 @@ impl Resolver {
     }
 
     /// The settings, read again where the files have changed.
-    fn settings(&self) -> io::Result<Rc<Settings>> {
+    fn settings(&self) -> Rc<Settings> {
         let written = SETTINGS.map(|path| std::fs::metadata(path).and_then(|file| file.modified()).ok());
         let mut own = self.0.borrow_mut();
         match &*own {
-            Some(settings) if settings.read == written => Ok(Rc::clone(settings)),
-            _ => Ok(Rc::clone(own.insert(Rc::new(Settings::read(written)?)))),
+            Some(settings) if settings.read == written => Rc::clone(settings),
+            _ => Rc::clone(own.insert(Rc::new(Settings::read(written)))),
         }
     }
 }
 
 impl Settings {
-    fn read(read: [Option<SystemTime>; 2]) -> io::Result<Self> {
-        let mut builder = TokioResolver::builder_tokio().map_err(io::Error::other)?;
-        let options = builder.options_mut();
-        options.cache_size = 0;
-        // Where neither is found, it is the first one's error that is told.
-        options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
-        let dns = builder.build().map_err(io::Error::other)?;
-        Ok(Self { read, hosts: Hosts::from_system().unwrap_or_default(), dns })
+    fn read(read: [Option<SystemTime>; 2]) -> Self {
+        let dns = servers().map_err(|error| format!("/etc/resolv.conf: {error}"));
+        Self { read, hosts: Hosts::from_system().unwrap_or_default(), dns }
     }
 
     /// What /etc/hosts says: no server is asked for the other kind of address then, which may not even be there.
@@ -102,6 +99,15 @@ impl Settings {
         let found: Vec<_> = found.collect();
         sorted(found.iter().flat_map(Lookup::answers).filter_map(|record| record.data.ip_addr()))
     }
+}
+
+fn servers() -> Result<TokioResolver, NetError> {
+    let mut builder = TokioResolver::builder_tokio()?;
+    let options = builder.options_mut();
+    options.cache_size = 0;
+    // Where neither is found, it is the first one's error that is told.
+    options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
+    builder.build()
 }
 
 fn sorted(addresses: impl Iterator<Item = IpAddr>) -> Vec<IpAddr> {

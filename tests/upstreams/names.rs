@@ -31,6 +31,7 @@ fn names_are_followed() {
         .arg(std::env::current_exe().unwrap())
         .args(["upstreams::names::inside", "--ignored", "--nocapture", "--test-threads", "1"])
         .env("VESTIBULE_TEST_HOSTS", &hosts)
+        .env("VESTIBULE_TEST_RESOLV", &resolv)
         .output()
         .unwrap();
     let told = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
@@ -47,6 +48,7 @@ fn inside() {
     a_name_that_is_not_there_yet(&dns);
     a_server_in_trouble(&dns);
     hosts_come_first(&dns);
+    hosts_are_enough();
 }
 
 fn an_address_that_changes(dns: &Dns) {
@@ -141,6 +143,18 @@ fn hosts_come_first(dns: &Dns) {
     drop(first);
     while client.get("/").unwrap().text() != "second" {}
     drop(second);
+}
+
+/// Where resolv.conf names no server at all, what /etc/hosts knows is known.
+fn hosts_are_enough() {
+    fs::write(std::env::var("VESTIBULE_TEST_RESOLV").unwrap(), "# nobody\n").unwrap();
+    let upstream = at(ip("127.0.0.22"), "known");
+    let edge = edge(&[format!("known:{PORT}"), format!("elsewhere:{PORT}")], "");
+    assert_eq!(connect(&edge).get("/").unwrap().text(), "known");
+    wait_for_status(&edge, "why is told", |all| {
+        all[0]["targets"][1]["error"].as_str().is_some_and(|error| error.contains("/etc/resolv.conf"))
+    });
+    drop(upstream);
 }
 
 fn ip(text: &str) -> IpAddr {
