@@ -10,12 +10,17 @@ use std::io;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use tokio::net::TcpStream;
+
+use super::pipes::{Pipe, Pipes};
 use super::record::{End, Record};
 use super::stream::Stream;
 use crate::wire::deadline::Deadline;
 
 /// How much is read at once, in octets.
-pub(super) const BUFFER: usize = 64 * 1024;
+const BUFFER: usize = 64 * 1024;
+/// A pipe that brings less than this at once, in octets, is not worth its calls.
+const BULK: usize = 16 * 1024;
 /// How often one way is read and written before another connection has its turn.
 const TURNS: usize = 16;
 /// How long a connection may be silent of which one side has ended, where `idle_timeout` is no shorter.
@@ -23,16 +28,28 @@ const HALF_OPEN: Duration = Duration::from_mins(10);
 /// How often a side that is not read is looked at: whether it is still there.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// Passes bytes on until both sides have ended, or something breaks. `buffer` is the worker's.
+/// What the connections of a worker move bytes with, one after another.
+pub(super) struct Tools {
+    buffer: RefCell<Box<[u8]>>,
+    pipes: Pipes,
+}
+
+impl Tools {
+    pub(super) fn new() -> Self {
+        Self { buffer: RefCell::new(vec![0; BUFFER].into()), pipes: Pipes::default() }
+    }
+}
+
+/// Passes bytes on until both sides have ended, or something breaks. `tools` are the worker's.
 pub(super) async fn relay(
     client: &mut Stream,
     upstream: &mut Stream,
     idle: Option<Duration>,
-    buffer: &RefCell<Box<[u8]>>,
+    tools: &Tools,
     record: &mut Record,
 ) -> End {
     let mut relay = Relay::new(idle);
-    poll_fn(|cx| relay.poll(client, upstream, &mut buffer.borrow_mut(), record, cx)).await
+    poll_fn(|cx| relay.poll(client, upstream, tools, record, cx)).await
 }
 
 struct Relay {
@@ -58,12 +75,12 @@ impl Relay {
         &mut self,
         client: &mut Stream,
         upstream: &mut Stream,
-        buffer: &mut [u8],
+        tools: &Tools,
         record: &mut Record,
         cx: &mut Context<'_>,
     ) -> Poll<End> {
-        let up = self.up.poll(client, upstream, buffer, cx);
-        let down = self.down.poll(upstream, client, buffer, cx);
+        let up = self.up.poll(client, upstream, tools, self.down.state == State::Ended, cx);
+        let down = self.down.poll(upstream, client, tools, self.up.state == State::Ended, cx);
         let moved = record.count(self.up.take_count(), self.down.take_count());
         match (up, down) {
             (Poll::Ready(Err(error)), _) => return broken(upstream, End::of_client(&error)),
@@ -131,6 +148,8 @@ struct Way {
     /// What the other side has not taken yet, from `at` on. Empty while it takes everything.
     held: Vec<u8>,
     at: usize,
+    /// There while bulk moves between two sockets.
+    pipe: Option<Pipe>,
     /// TLS has encrypted what it could not send yet.
     unsent: bool,
     /// Octets since the last [`Way::take_count`].
@@ -150,12 +169,14 @@ enum State {
 }
 
 impl Way {
-    /// Moves what there is. Ready once nothing more will move; the error is that of `from`.
+    /// Moves what there is. Ready once nothing more will move; the error is that of `from`. `last`: the other way has
+    /// ended before.
     fn poll(
         &mut self,
         from: &mut Stream,
         to: &mut Stream,
-        buffer: &mut [u8],
+        tools: &Tools,
+        last: bool,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
         for _ in 0..TURNS {
@@ -163,24 +184,85 @@ impl Way {
             match self.state {
                 State::Open => {}
                 State::Ending => {
-                    // Whoever cannot be told has gone already, and is heard of on the other way.
-                    let _ = ready!(to.poll_shutdown(cx));
+                    // What is closed next says so by itself. Whoever cannot be told has gone already.
+                    if !last || to.plain().is_none() {
+                        let _ = ready!(to.poll_shutdown(cx));
+                    }
                     self.state = State::Ended;
                     return Poll::Ready(Ok(()));
                 }
                 State::Ended => return Poll::Ready(Ok(())),
-                State::Refused => return self.poll_discard(from, buffer, cx),
+                State::Refused => return self.poll_discard(from, &mut tools.buffer.borrow_mut(), cx),
             }
-            let read = ready!(from.poll_read(cx, buffer))?;
+            let read = match from.plain().filter(|_| self.pipe.is_some()) {
+                Some(tcp) => ready!(self.poll_pipe(tcp, cx))?,
+                None => ready!(self.poll_copy(from, to, tools, cx))?,
+            };
+            self.count += read as u64;
             if read == 0 {
                 self.state = State::Ending;
-                continue;
             }
-            self.count += read as u64;
-            self.send(buffer.get(..read).unwrap_or_default(), to, cx);
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Reads once, and writes it. A read that fills the buffer is followed by pipes, where both sides are sockets.
+    fn poll_copy(
+        &mut self,
+        from: &mut Stream,
+        to: &mut Stream,
+        tools: &Tools,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let mut buffer = tools.buffer.borrow_mut();
+        let read = ready!(from.poll_read(cx, &mut buffer))?;
+        if read > 0 {
+            self.send(buffer.get(..read).unwrap_or_default(), to, cx);
+        }
+        if read == buffer.len() && self.state == State::Open && from.plain().is_some() && to.plain().is_some()
+        {
+            self.pipe = tools.pipes.lend();
+        }
+        Poll::Ready(Ok(read))
+    }
+
+    /// Takes into the pipe what there is, and gives it back where that is little or nothing.
+    fn poll_pipe(&mut self, from: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        loop {
+            let Some(pipe) = &mut self.pipe else { return Poll::Pending };
+            if from.poll_read_ready(cx)?.is_pending() {
+                self.pipe = None;
+                return Poll::Pending;
+            }
+            match pipe.fill(from) {
+                Ok(0) => self.pipe = None,
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+            return Poll::Ready(Ok(self.pipe.as_ref().map_or(0, Pipe::holds)));
+        }
+    }
+
+    /// Gives what is in the pipe.
+    fn poll_drain(&mut self, to: &TcpStream, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(pipe) = &mut self.pipe else { return Poll::Ready(()) };
+        let whole = pipe.holds();
+        while pipe.holds() > 0 {
+            let drained = match ready!(to.poll_write_ready(cx)) {
+                Ok(()) => pipe.drain(to),
+                Err(error) => Err(error),
+            };
+            if drained.is_err_and(|error| error.kind() != io::ErrorKind::WouldBlock) {
+                self.refuse();
+                return Poll::Ready(());
+            }
+        }
+        if (1..BULK).contains(&whole) {
+            self.pipe = None;
+        }
+        Poll::Ready(())
     }
 
     /// Writes what the other side takes at once, and holds the rest.
@@ -195,11 +277,14 @@ impl Way {
                 }
             }
         }
-        self.unsent = true;
+        self.unsent = to.plain().is_none();
     }
 
     /// Ready when nothing is held.
     fn poll_deliver(&mut self, to: &mut Stream, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(tcp) = to.plain().filter(|_| self.pipe.is_some() && self.held.is_empty()) {
+            return self.poll_drain(tcp, cx);
+        }
         while let Some(rest) = self.held.get(self.at..).filter(|rest| !rest.is_empty()) {
             match ready!(to.poll_write(cx, rest)) {
                 Ok(written @ 1..) => self.at += written,
@@ -256,6 +341,6 @@ impl Way {
     }
 
     fn is_stalled(&self) -> bool {
-        !self.held.is_empty() || self.unsent
+        !self.held.is_empty() || self.unsent || self.pipe.as_ref().is_some_and(|pipe| pipe.holds() > 0)
     }
 }

@@ -78,6 +78,14 @@ impl Stream {
         SockRef::from(self.tcp()?).take_error().unwrap_or_else(Some)
     }
 
+    /// The TCP connection where nothing is between it and the bytes.
+    pub(super) fn plain(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Tls(_) => None,
+            Self::Tcp(_) | Self::Target(_) => self.tcp(),
+        }
+    }
+
     /// The TCP connection, under TLS or not.
     pub(super) fn tcp(&self) -> Option<&TcpStream> {
         match self {

@@ -1,6 +1,5 @@
 //! One forwarded connection's way.
 
-use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -11,7 +10,7 @@ use tokio::time::timeout;
 
 use super::postgres::{self, Opening};
 use super::record::{End, Record};
-use super::relay::{self, relay};
+use super::relay::{Tools, relay};
 use super::stream::Stream;
 use crate::addr::{Permit, Port};
 use crate::config::model::{Bind, Forward, ProxyVersion};
@@ -28,15 +27,13 @@ use crate::upstream::{Pools, Upstream};
 pub struct Worker {
     lobby: Rc<Lobby>,
     pools: Pools,
-    /// What is read goes through here, one connection after another.
-    buffer: RefCell<Box<[u8]>>,
+    tools: Tools,
 }
 
 impl Worker {
     /// A worker without connections, which dials with `pools`.
     pub fn new(lobby: &Rc<Lobby>, pools: Pools) -> Rc<Self> {
-        let buffer = RefCell::new(vec![0; relay::BUFFER].into());
-        Rc::new(Self { lobby: Rc::clone(lobby), pools, buffer })
+        Rc::new(Self { lobby: Rc::clone(lobby), pools, tools: Tools::new() })
     }
 
     /// Passes a connection on, to its end. `bind` names the row that it came in on. What holds at its beginning holds to
@@ -48,7 +45,7 @@ impl Worker {
         match Box::pin(self.join(tcp, ends, permit, &forward, &mut record)).await {
             Ok(Joined { mut client, mut upstream }) => {
                 let idle = forward.idle_timeout;
-                record.end = relay(&mut client, &mut upstream, idle, &self.buffer, &mut record).await;
+                record.end = relay(&mut client, &mut upstream, idle, &self.tools, &mut record).await;
             }
             Err(end) => record.end = end,
         }
