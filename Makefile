@@ -23,6 +23,9 @@ bench-django:    ## before a real Django, beside nginx: slow clients, retiring w
 autobahn:        ## every case of the Autobahn test suite, behind the edge as without it
 	@scripts/autobahn
 
+bench-forward:   ## forward rows beside HAProxy and nginx's stream, with pgbench and redis-benchmark (ROUNDS=5)
+	@scripts/bench-forward
+
 instructions:    ## instructions a request, beside the baseline in the repository; needs no quiet machine
 	@scripts/instructions
 
