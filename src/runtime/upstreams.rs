@@ -31,7 +31,7 @@ pub(super) fn drain(snapshot: &Snapshot, name: &str, undo: bool) -> Told {
         (false, _) => drained(snapshot, name),
     };
     if changed {
-        tracing::info!(upstream = name, undo, "{message}");
+        tracing::info!(upstream = name, "{}", if undo { "no longer drained" } else { "drained" });
     }
     Told { ok: true, message }
 }

@@ -371,6 +371,6 @@ fn status(target: &Target, member: &Member) -> MemberStatus {
         state: state.unwrap_or(well),
         busy: member.busy(),
         since: Some(story.since),
-        error: story.error.clone().filter(|_| state.is_some()),
+        error: story.error.clone().filter(|_| member.is_ill()),
     }
 }

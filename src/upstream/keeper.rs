@@ -94,7 +94,7 @@ async fn look_up(
         Err(error) => error,
     };
     *failures += 1;
-    if matches!(error, Lost::Missing(_)) && *failures >= MISSING {
+    if matches!(error, Lost::Missing) && *failures >= MISSING {
         upstream.move_to(target, &[]);
     }
     if look.failed(&error.to_string()) {

@@ -230,6 +230,7 @@ impl Member {
     pub(super) fn recovered(&self, weight: u8) -> bool {
         self.weight.store(weight, Ordering::Relaxed);
         self.doubt.confirm();
+        self.story().error = None;
         let well = [Flag::SICK, Flag::NEW, Flag::DOWN].map(|flag| self.clear(flag));
         well.contains(&true)
     }

@@ -37,8 +37,8 @@ pub(super) enum Lost {
     #[error("the name cannot be looked up: {0}")]
     Failed(String),
     /// There is no such name, or it has no address.
-    #[error("the name has no address: {0}")]
-    Missing(String),
+    #[error("the name has no address")]
+    Missing,
 }
 
 /// The edge's resolver. It keeps no answers: who asks knows when to ask again.
@@ -63,12 +63,11 @@ impl Resolver {
         }
         let dns = settings.dns.as_ref().map_err(|error| Lost::Failed(error.clone()))?;
         let found = dns.lookup_ip(host).await.map_err(|error| {
-            let missing = error.is_no_records_found();
-            if missing { Lost::Missing(error.to_string()) } else { Lost::Failed(error.to_string()) }
+            if error.is_no_records_found() { Lost::Missing } else { Lost::Failed(error.to_string()) }
         })?;
         let fresh = found.valid_until().saturating_duration_since(Instant::now()).clamp(LEAST, MOST);
         match sorted(found.iter()) {
-            addresses if addresses.is_empty() => Err(Lost::Missing("an empty answer".to_owned())),
+            addresses if addresses.is_empty() => Err(Lost::Missing),
             addresses => Ok(Found { addresses, fresh }),
         }
     }
