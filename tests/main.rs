@@ -31,6 +31,7 @@ mod proxying;
 mod reload;
 mod requests_h1;
 mod requests_h2;
+mod schema;
 mod store;
 mod support;
 mod tls;

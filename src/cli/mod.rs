@@ -14,6 +14,7 @@ mod explain;
 mod files;
 mod firewall;
 mod maintenance;
+mod manual;
 mod matrix;
 mod serve;
 mod up;
@@ -47,6 +48,9 @@ pub fn run() -> ExitCode {
             Certs::Rekey(edge) => certificates::rekey(&edge),
             Certs::Trust(config) => certs::run(config),
         },
+        Command::Completions { shell } => manual::completions(shell),
+        Command::Man { page, all } => manual::man(page.as_deref(), all.as_deref()),
+        Command::Schema => manual::schema(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -157,6 +161,21 @@ enum Command {
         #[command(flatten)]
         edge: RunningEdge,
     },
+    /// Print what a shell needs to complete the commands
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print a page of the manual: vestibule(1), a command's, or vestibule.toml(5)
+    Man {
+        /// The page, as in serve, certs-list or vestibule.toml
+        page: Option<String>,
+        /// Write every page into this directory instead
+        #[arg(long, value_name = "DIRECTORY", conflicts_with = "page")]
+        all: Option<PathBuf>,
+    },
+    /// Print the JSON schema of the configuration file, for an editor
+    Schema,
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,7 +1,9 @@
 //! Every table and key of the file: one list that drives the reader, its messages and the documentation.
 
+mod json;
 mod tables;
 
+pub use json::schema;
 pub use tables::*;
 
 /// A table of the file.
