@@ -1,6 +1,6 @@
 # Two commands on a fresh machine: `make demo` and `make test`. Both need Rust, Python 3, a C compiler and apt.
 
-.PHONY: demo demo-check test test-containers bench bench-forward bench-django autobahn instructions lint docs clean
+.PHONY: demo demo-check test test-containers deb test-packages bench bench-forward bench-django autobahn instructions lint docs clean
 
 demo:            ## a real Django behind the edge, until Ctrl-C; ACME=1: with a certificate from a CA (pebble)
 	@scripts/demo
@@ -13,6 +13,12 @@ test:            ## everything that needs no container engine
 
 test-containers: ## what needs a Docker engine
 	@scripts/test-containers
+
+deb:             ## build/deb/vestibule_VERSION_ARCH.deb: the release binary, unit, manual, completions, bill of materials
+	@scripts/deb
+
+test-packages:   ## lintian, the unit's hardening, and the package's life in a clean Debian (root)
+	@scripts/test-packages
 
 bench:           ## beside current nginx: processor time a request, memory, latency (ROUNDS=5 PEERS=nginx|all)
 	@scripts/bench
