@@ -2,7 +2,7 @@
 
 use super::pebble::{Options, Pebble};
 use super::proxy::{CERTIFICATE, CHALLENGE, FINALIZE, Fault, NEW_ACCOUNT, NEW_ORDER};
-use super::{FIRST_RETRY, NAME, config, edge, handshake, record, said, wait_for_handshake};
+use super::{FIRST_RETRY, NAME, config, edge, handshake, hurry, record, said, wait_for_handshake};
 use crate::support::PATIENCE;
 
 const HTML: &str = "<html><body>Bad Gateway</body></html>";
@@ -44,6 +44,21 @@ fn a_cut_answer_is_asked_for_again() {
         assert_eq!(pebble.proxy.orders(), 1, "{path}");
         drop(edge);
     }
+}
+
+/// Every call has a deadline, and the edge answers meanwhile.
+#[test]
+fn a_ca_that_hangs_is_given_up_and_asked_again() {
+    let pebble = Pebble::start(Options::default());
+    pebble.proxy.fault(NEW_ORDER, 1, Fault::Hang);
+    let edge = edge(&pebble, "");
+    pebble.proxy.wait(NEW_ORDER, 1);
+    let failure = said(&edge, "no certificate was obtained")["failure"].to_string();
+    assert!(failure.contains("did not answer: it took too long"), "{failure}");
+    let edge = hurry(edge, NAME);
+    wait_for_handshake(&pebble, NAME, PATIENCE);
+    assert_eq!(pebble.proxy.orders(), 1);
+    drop(edge);
 }
 
 #[test]

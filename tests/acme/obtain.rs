@@ -5,11 +5,12 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use super::named::Named;
 use super::pebble::{Options, Pebble, rows};
 use super::proxy::{CHALLENGE, Fault, NEW_ACCOUNT, NEW_ORDER};
 use super::{FIRST_RETRY, NAME, config, edge, handshake, record, said, site, table, wait_for_handshake};
 use crate::support::PATIENCE;
-use crate::support::edge::Edge;
+use crate::support::edge::{Edge, run};
 
 #[test]
 fn by_either_challenge() {
@@ -181,4 +182,39 @@ fn a_thousand_sites_keep_to_the_cas_limits() {
     let status = fs::read_to_string(format!("/proc/{}/status", edge.pid())).unwrap();
     eprintln!("{}", status.lines().find(|line| line.starts_with("VmRSS")).unwrap());
     handshake(&pebble, &pebble.issuing_root(), "site-0.test").unwrap();
+    let file = edge.folder().join("vestibule.toml");
+    let begin = Instant::now();
+    let (_, list, _) = run(&["certs", "list", "--config", file.to_str().unwrap()]);
+    let lines: Vec<&str> = list.lines().collect();
+    let some = [&lines[..4], &["…"], &lines[720..723], &["…"], &lines[999..]].concat();
+    eprintln!("certs list, in {:?}:\n{}", begin.elapsed(), some.join("\n"));
+    assert_eq!(lines.last(), Some(&"1000 certificates: 720 missing"));
+    assert!(lines[1].contains("the CA's limits"), "{}", lines[1]);
+}
+
+/// The ways from nothing to a handshake, timed: run it alone.
+#[test]
+fn from_nothing_to_the_first_good_handshake() {
+    let key = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W";
+    let named = Named::start();
+    let secret = named.key("hmac");
+    fs::write(&secret, key).unwrap();
+    let eab = format!("eab = {{ key_id = \"kid-1\", hmac = {{ file = \"{}\" }} }}", secret.display());
+    let by_dns = format!("challenge = \"dns-01\"\n{}", named.rfc2136("edge"));
+    let dns = || Options { names: Some(named.address()), ..Options::default() };
+    let bound = || Options { binding: Some(("kid-1", key)), ..Options::default() };
+    for (way, options, acme, domain, name) in [
+        ("http-01", Options::default(), "challenge = \"http-01\"", NAME, NAME),
+        ("tls-alpn-01", Options::default(), "challenge = \"tls-alpn-01\"", NAME, NAME),
+        ("dns-01, a wildcard", dns(), &by_dns, "*.app.test", "any.app.test"),
+        ("http-01, with an external account", bound(), &eab, NAME, NAME),
+    ] {
+        let pebble = Pebble::start(options);
+        let begin = Instant::now();
+        let edge = Edge::start(&config(&pebble, acme, &[domain]));
+        wait_for_handshake(&pebble, name, PATIENCE);
+        eprintln!("from the start to the first good handshake by {way}: {:?}", begin.elapsed());
+        assert_eq!(pebble.proxy.orders(), 1, "{way}");
+        drop(edge);
+    }
 }
