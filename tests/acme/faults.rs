@@ -2,7 +2,7 @@
 
 use super::pebble::{Options, Pebble};
 use super::proxy::{CERTIFICATE, CHALLENGE, FINALIZE, Fault, NEW_ACCOUNT, NEW_ORDER};
-use super::{FIRST_RETRY, NAME, config, edge, handshake, hurry, record, said, wait_for_handshake};
+use super::{FIRST_RETRY, NAME, config, edge, handshake, hurry, record, said, said_late, wait_for_handshake};
 use crate::support::PATIENCE;
 
 const HTML: &str = "<html><body>Bad Gateway</body></html>";
@@ -53,7 +53,7 @@ fn a_ca_that_hangs_is_given_up_and_asked_again() {
     pebble.proxy.fault(NEW_ORDER, 1, Fault::Hang);
     let edge = edge(&pebble, "");
     pebble.proxy.wait(NEW_ORDER, 1);
-    let failure = said(&edge, "no certificate was obtained")["failure"].to_string();
+    let failure = said_late(&edge, "no certificate was obtained")["failure"].to_string();
     assert!(failure.contains("did not answer: it took too long"), "{failure}");
     let edge = hurry(edge, NAME);
     wait_for_handshake(&pebble, NAME, PATIENCE);

@@ -119,6 +119,16 @@ fn said(edge: &Edge, message: &str) -> Value {
     edge.log().wait_json(0, message, |line| text(line, "message") == message)
 }
 
+/// The same, where it takes up to a minute: a deadline of the edge's own, or a step of its ladder.
+#[track_caller]
+fn said_late(edge: &Edge, message: &str) -> Value {
+    let begin = Instant::now();
+    while !edge.log().all().contains(message) && begin.elapsed() < FIRST_RETRY {
+        std::thread::sleep(Duration::from_millis(50)); // longer than a line of the log is waited for
+    }
+    said(edge, message)
+}
+
 /// Ends the edge as the kernel would, changes a record of its store, and starts another in the same folder: what the time, or
 /// another clock, would have changed.
 #[track_caller]

@@ -3,11 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Instant;
 
 use super::pebble::{Options, Pebble, rows};
 use super::proxy::{FINALIZE, Fault, NEW_ORDER};
-use super::{FIRST_RETRY, NAME, certs, edge, handshake, said, site, table, wait_for_handshake};
+use super::{NAME, certs, edge, handshake, said, said_late, site, table, wait_for_handshake};
 use crate::support::PATIENCE;
 use crate::support::edge::Edge;
 
@@ -70,11 +69,7 @@ fn on_a_small_disk() {
     wait_for_handshake(&pebble, NAME, PATIENCE);
     said(&edge, "the store does not take a record; it is kept in memory, and written later");
     fs::remove_file(&ballast).unwrap();
-    let begin = Instant::now();
-    while !edge.log().all().contains("the disk took what it had refused") {
-        assert!(begin.elapsed() < FIRST_RETRY, "nothing is written");
-        std::thread::sleep(std::time::Duration::from_millis(50)); // longer than a line of the log is waited for
-    }
+    said_late(&edge, "the disk took what it had refused");
     assert_eq!(pebble.proxy.orders(), 1);
     // And another process finds it.
     pebble.proxy.fault(NEW_ORDER, 99, Fault::Hang);
