@@ -20,7 +20,7 @@
 //! | [`route`] | from a host and a path to a site and a route |
 //! | [`files`] | directories whose files are served, and what upstreams hand over by X-Accel-Redirect |
 //! | [`auth`] | passwords that are asked for at the edge |
-//! | [`upstream`] | targets, pools, dialing, and one request's call |
+//! | [`upstream`] | targets and the addresses that they lead to, who is well, who waits, pools, and one request's call |
 //! | [`tls`] | policy, handshakes, certificates, tickets |
 //! | [`limit`], [`net`] | counted connections, rates; listening, accepting, the PROXY protocol |
 //! | [`wire`] | HTTP/1.1's heads, framing and chunks, as both sides of the edge speak it |
@@ -34,7 +34,8 @@
 //! [`http::Worker::serve`] through the handshake ([`tls::accept`]), where the server name chooses the site before a certificate is shown. ALPN picks
 //! `http::h1` or `http::h2`; both make the same request of what they read, and hand it to `http::pipeline`, which reads
 //! from top to bottom: host, server name, route, gates, rate, size, answer. `http::forward` writes the head anew and gives it,
-//! with the route's permit, to [`upstream::Upstream::call`]. The answer's body is pulled from the upstream as the client
+//! with the route's permit, to [`upstream::Upstream::call`]. Names were looked up, and addresses asked whether they are well, by
+//! the [`upstream::Keeper`] on the control thread before. The answer's body is pulled from the upstream as the client
 //! takes it, in the client's own task. A route with files is answered by [`files::serve()`], with the same permit, and so is a request that an
 //! upstream hands over with X-Accel-Redirect. Every [`fault::Fault`] becomes a page in `http::respond`; dropping the exchange writes
 //! the one access line and counts the request.

@@ -5,7 +5,7 @@
 //! task of the client's connection: there is no task for an upstream connection, and no channel.
 //!
 //! What needs no client happens on the control thread, once for the whole edge: the [`Keeper`] resolves names, asks
-//! members whether they are well, and lets those go that wait in the [`line`].
+//! members whether they are well, and lets those go that wait in the line.
 //!
 //! - `member`: one address, how it is, and what it has to do; `balance`: which one is next
 //! - `group`: the members of one upstream, who join and leave
