@@ -54,6 +54,7 @@
 //! locks, loads and decides again; `acme::order` makes an order, or goes on with the one that the record has, stored with its
 //! key before anything else is done. `acme::solve` puts the answers into [`tls::challenges::Book`], where handshakes and
 //! `http::validation` find them, or into the DNS; the chain is checked, stored, and taken up by [`tls::SiteTls::install`].
+//! How far that is stands in [`acme::progress`], for the log and the commands; `acme::notice` tells others how it ended.
 //!
 //! # A reload's way
 //! [`config::load`] gives all that is true or all that is wrong; [`snapshot::Snapshot::build`] loads the certificates and
