@@ -18,6 +18,7 @@ mod client_address;
 mod commands;
 mod config;
 mod django;
+mod docs;
 mod explaining;
 mod files;
 mod firewall;
