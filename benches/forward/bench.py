@@ -43,11 +43,11 @@ class Row:
 ROWS = [
     Row("pgbench, select", "postgres", 40_000, ["-c16", "-j1", "-t2500"]),
     Row("pgbench, a connection each", "postgres", 800, ["-c8", "-j1", "-t100", "-C"]),
-    Row("redis, GET 64 B", "redis", 150_000, ["-c", "50", "-t", "get", "-d", "64"]),
-    Row("redis, GET 64 B, 16 at once", "redis", 400_000, ["-c", "50", "-P", "16", "-t", "get", "-d", "64"]),
+    Row("redis, GET 64 B", "redis", 60_000, ["-c", "50", "-t", "get", "-d", "64"]),
+    Row("redis, GET 64 B, 16 at once", "redis", 300_000, ["-c", "50", "-P", "16", "-t", "get", "-d", "64"]),
     Row("redis, SET 16 KiB", "redis", 40_000, ["-c", "20", "-t", "set", "-d", "16384"]),
     Row("redis, SET 1 MiB", "redis", 1_500, ["-c", "8", "-t", "set", "-d", "1048576"]),
-    Row("redis, a connection each", "redis", 15_000, ["-c", "50", "-k", "0", "-t", "ping_mbulk"]),
+    Row("redis, a connection each", "redis", 10_000, ["-c", "50", "-k", "0", "-t", "ping_mbulk"]),
 ]
 
 

@@ -58,6 +58,10 @@ fn connections_that_rest_take_little_memory() {
     let _held = open(MANY);
     let each = (edge.peak_memory() - before) / MANY as u64;
     assert!(each < 6 * 1024, "{each} octets a connection");
+    let links = std::fs::read_dir(format!("/proc/{}/fd", edge.pid())).unwrap();
+    let links = links.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+    let pipes = links.filter(|link| link.to_string_lossy().starts_with("pipe:")).count();
+    assert!(pipes < 64, "{pipes} ends of pipes for {MANY} connections at rest");
 }
 
 /// Floods of clients that vanish at every step leave nothing behind.
