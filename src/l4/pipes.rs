@@ -28,6 +28,8 @@ pub(super) struct Pipes(Rc<Pool>);
 struct Pool {
     idle: RefCell<Vec<Ends>>,
     lent: Cell<usize>,
+    /// A filter of system calls has no place for splice(2).
+    forbidden: Cell<bool>,
 }
 
 struct Ends {
@@ -46,7 +48,7 @@ impl Pipes {
     /// An empty pipe; None where there are enough, or the kernel has none to give.
     pub(super) fn lend(&self) -> Option<Pipe> {
         let Self(pool) = self;
-        if pool.lent.get() >= MOST {
+        if pool.lent.get() >= MOST || pool.forbidden.get() {
             return None;
         }
         let kept = pool.idle.borrow_mut().pop();
@@ -65,11 +67,18 @@ impl Pipe {
         self.holds
     }
 
-    /// Takes what a socket has. For an empty pipe alone: then nothing but the socket can be what is not ready. 0 is the end.
+    /// Takes what a socket has. For an empty pipe alone: then nothing but the socket can be what is not ready. 0 is the
+    /// end. Where nobody may do this, no pipe is lent from then on, and the error's kind is `Unsupported`.
     pub(super) fn fill(&mut self, from: &TcpStream) -> io::Result<usize> {
         let Some(ends) = &self.ends else { return Ok(0) };
-        let moved =
-            from.try_io(Interest::READABLE, || Ok(splice(from, None, &ends.write, None, ROOM, FLAGS)?))?;
+        let fill = || Ok(splice(from, None, &ends.write, None, ROOM, FLAGS)?);
+        let moved = from.try_io(Interest::READABLE, fill).map_err(|error| match error.kind() {
+            io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported => {
+                self.pool.forbidden.set(true);
+                io::ErrorKind::Unsupported.into()
+            }
+            _ => error,
+        })?;
         self.holds += moved;
         Ok(moved)
     }

@@ -239,6 +239,11 @@ impl Way {
                 Ok(0) => self.pipe = None,
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                    self.pipe = None;
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 Err(error) => return Poll::Ready(Err(error)),
             }
             return Poll::Ready(Ok(self.pipe.as_ref().map_or(0, Pipe::holds)));
