@@ -354,11 +354,9 @@ os.execv(sys.argv[1], sys.argv[1:])
 
 /// A program that waits for the file `go` before it is the edge.
 fn slow(edge: &Edge) -> String {
-    format!(
-        "while [ ! -e {}/go ]; do sleep 0.02; done; exec {} \"$@\"",
-        edge.folder().display(),
-        edge::BINARY
-    )
+    let (folder, program) = (edge.folder().display(), edge::BINARY);
+    // Without its folder it goes on, and ends: a test that failed leaves nothing behind.
+    format!("while [ -d {folder} ] && [ ! -e {folder}/go ]; do sleep 0.02; done; exec {program} \"$@\"")
 }
 
 /// Waits until a new process was started, and tells which.
