@@ -38,3 +38,4 @@ mod support;
 mod tls;
 mod upgrade;
 mod upstreams;
+mod window;

@@ -7,12 +7,14 @@
 //! another meaning within `/v1`; new ones may appear.
 //!
 //! What only shows is there over TCP too, where `[admin] listen` says so ([`listen`]): `GET /metrics` is the text that
-//! Prometheus reads, `/healthz` answers while the process lives, `/readyz` while it takes requests.
+//! Prometheus reads, `/healthz` answers while the process lives, `/readyz` while it takes requests, and
+//! `GET /` is the [`page`].
 
 pub mod certificates;
 pub mod client;
 pub mod explain;
 pub mod listen;
+pub mod page;
 pub mod server;
 pub mod upstreams;
 mod web;
@@ -46,6 +48,8 @@ pub enum Ask {
     Explain(String, oneshot::Sender<Explained>),
     /// To begin (true) or end the maintenance of the site that has the name, as it was typed.
     Maintenance(bool, String, oneshot::Sender<Told>),
+    /// The window, as HTML.
+    Window(oneshot::Sender<String>),
     /// To do something with the certificate for a name, as it was typed.
     Certificate(Wish, String, oneshot::Sender<Told>),
     /// To give a target, by the name that was typed, no new requests; with `undo`, to give it some again.

@@ -297,6 +297,7 @@ mod tests {
                 Ask::Reload(reply) => drop(reply),
                 Ask::Metrics(_, reply) => reply.send("up 1\n".to_owned()).unwrap(),
                 Ask::Certificates(reply) => reply.send(Certificates::default()).unwrap(),
+                Ask::Window(reply) => reply.send("<!doctype html>".to_owned()).unwrap(),
                 Ask::Explain(id, reply) => {
                     let request = Some(Met { id, ..Met::default() });
                     reply.send(Explained { request, kept: 1 }).unwrap();
@@ -326,6 +327,8 @@ mod tests {
             assert_eq!(answer, status());
             let none: Certificates = client::ask(&path, Method::GET, "/v1/certificates").await.unwrap();
             assert_eq!(none, Certificates::default());
+            let error = client::ask::<Status>(&path, Method::GET, "/").await.unwrap_err();
+            assert!(matches!(error, ClientError::Broken { .. }), "the window is HTML: {error}");
             let explained: Explained = client::ask(&path, Method::GET, "/v1/explain?id=ab").await.unwrap();
             assert_eq!(explained.request.unwrap().id, "ab");
             for (target, ok) in [

@@ -5,12 +5,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use hyper::header::{
+    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue,
+    REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+};
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::sync::mpsc;
 
-use super::Ask;
 use super::server::ask;
+use super::{Ask, page};
 use crate::observe::metrics::Dialect;
 
 /// Whether the edge leaves: set once, and seen by whoever asks whether it is ready. Clones are one.
@@ -28,7 +31,8 @@ impl Leaving {
         self.0.store(false, Ordering::Relaxed);
     }
 
-    fn has_begun(&self) -> bool {
+    /// Whether it does.
+    pub fn has_begun(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -41,10 +45,11 @@ pub(super) async fn answer(
     leaving: &Leaving,
 ) -> Option<Response<Full<Bytes>>> {
     let path = request.uri().path();
-    if !matches!(path, "/metrics" | "/healthz" | "/readyz") {
+    if !matches!(path, "/" | "/metrics" | "/healthz" | "/readyz") {
         return None;
     }
     Some(match (request.method(), path) {
+        (&Method::GET | &Method::HEAD, "/") => window(asks).await,
         (&Method::GET | &Method::HEAD, "/metrics") => metrics(request, asks).await,
         (&Method::GET | &Method::HEAD, "/readyz") if leaving.has_begun() => {
             plain(StatusCode::SERVICE_UNAVAILABLE, "the edge is leaving\n")
@@ -65,6 +70,26 @@ async fn metrics(request: &Request<Incoming>, asks: &mpsc::Sender<Ask>) -> Respo
         Some(text) => text_response(StatusCode::OK, dialect.content_type(), text),
         None => plain(StatusCode::SERVICE_UNAVAILABLE, "the edge is leaving\n"),
     }
+}
+
+async fn window(asks: &mpsc::Sender<Ask>) -> Response<Full<Bytes>> {
+    let Some(page) = ask(asks, Ask::Window).await else {
+        return plain(StatusCode::SERVICE_UNAVAILABLE, "the edge is leaving\n");
+    };
+    let mut response = text_response(StatusCode::OK, "text/html; charset=utf-8", page);
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (X_FRAME_OPTIONS, "DENY"),
+        (REFERRER_POLICY, "no-referrer"),
+        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    if let Ok(policy) = HeaderValue::from_str(&page::POLICY) {
+        headers.insert(CONTENT_SECURITY_POLICY, policy);
+    }
+    response
 }
 
 pub(super) fn plain(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {

@@ -2,6 +2,7 @@
 
 pub mod access;
 mod clock;
+pub mod history;
 pub mod log;
 pub mod metrics;
 mod outlet;

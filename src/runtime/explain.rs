@@ -53,13 +53,13 @@ pub(super) fn met(recorded: &Recorded, snapshot: &Snapshot, taken: OffsetDateTim
 }
 
 /// A site as the metrics call it.
-fn name(site: &Site) -> String {
+pub(super) fn name(site: &Site) -> String {
     use crate::name::HostPattern;
     let exact = site.domains.iter().find(|name| matches!(name, HostPattern::Exact(_)));
     exact.or(site.domains.first()).map(ToString::to_string).unwrap_or_default()
 }
 
-fn does(route: &Route) -> String {
+pub(super) fn does(route: &Route) -> String {
     match &route.action {
         Action::Proxy(proxy) => {
             let targets: Vec<_> = proxy.targets.iter().map(ToString::to_string).collect();

@@ -20,6 +20,7 @@ mod server;
 mod signals;
 mod start;
 mod upstreams;
+mod window;
 mod workers;
 
 pub use privileges::{DropError, assume, is_root};

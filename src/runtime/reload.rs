@@ -115,10 +115,11 @@ impl Edge {
     /// Takes up what `[admin] listen` says now.
     fn show(&mut self, config: &Config, shown: Option<(Bind, Bound)>) {
         if config.admin.listen.is_none() {
-            self.listener = None;
+            (self.listener, self.sampler) = (None, None);
         }
         if let Some((bind, bound)) = shown {
             self.listener = Some(Listener::serve(bind, bound, &self.desk));
+            self.sampler.get_or_insert_with(|| self.scraped.sampler());
             self.tell_shown();
         }
     }

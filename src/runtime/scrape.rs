@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::window::Sampler;
 use super::{inventory, maintenance};
 use crate::acme::progress::Progress;
 use crate::admin::certificates::{Certificate, Certificates};
@@ -37,7 +38,7 @@ type Known = (Instant, u64, Arc<Certificates>);
 pub(super) struct Reloads {
     taken: u64,
     refused: u64,
-    last_ok: bool,
+    pub(super) last_ok: bool,
     pub(super) last_success: OffsetDateTime,
 }
 
@@ -79,8 +80,18 @@ impl Scraped {
         std::mem::replace(text, Text::new(dialect)).finish()
     }
 
+    /// What all workers have counted until now.
+    pub(super) fn reading(&self) -> Reading {
+        self.metrics.read()
+    }
+
+    /// Samples of what is counted from now on. Call inside a runtime.
+    pub(super) fn sampler(&self) -> Sampler {
+        Sampler::start(self.metrics.clone())
+    }
+
     /// What is known of the certificates of this configuration.
-    fn certificates(&self, snapshot: &Snapshot) -> Arc<Certificates> {
+    pub(super) fn certificates(&self, snapshot: &Snapshot) -> Arc<Certificates> {
         let mut known = self.certificates.lock().unwrap_or_else(PoisonError::into_inner);
         match &*known {
             Some((at, generation, certificates))
@@ -174,7 +185,7 @@ fn requests(text: &mut Text, reading: &Reading, labels: &Labels) {
 }
 
 /// The routes of each site together, in the order in which they were first met.
-fn by_site<'l>(reading: &Reading, labels: &'l Labels) -> Vec<(&'l str, RouteSum)> {
+pub(super) fn by_site<'l>(reading: &Reading, labels: &'l Labels) -> Vec<(&'l str, RouteSum)> {
     let mut places = std::collections::HashMap::new();
     let mut sites: Vec<(&str, RouteSum)> = Vec::new();
     for (series, sum) in &reading.routes {
@@ -192,6 +203,7 @@ fn add(all: &mut RouteSum, more: &RouteSum) {
     let both = |sum: &mut Durations, more: &Durations| sum.add(more);
     both(&mut all.total, &more.total);
     both(&mut all.first_byte, &more.first_byte);
+    all.statuses.add(&more.statuses);
     all.received += more.received;
     all.sent += more.sent;
 }

@@ -17,6 +17,7 @@ use super::listeners::Listeners;
 use super::notify::{Notifier, Watchdog};
 use super::privileges::{self, DropError};
 use super::scrape::Scraped;
+use super::window::{Sampler, Sources};
 use super::workers::Workers;
 use super::{certificates, explain, inventory, maintenance, upstreams};
 use crate::acme::command::Command;
@@ -24,6 +25,7 @@ use crate::acme::manager;
 use crate::acme::progress::Progress;
 use crate::acme::store::Store;
 use crate::admin::listen::{Desk, Listener};
+use crate::admin::page;
 use crate::admin::server::{Server, SocketError};
 use crate::admin::{Ask, Leaving, RowStatus, Status};
 use crate::config::model::{Bind, Config, Kind, Row, Serve, Site};
@@ -184,6 +186,8 @@ pub(super) struct Edge {
     pub(super) former: Vec<Workers>,
     pub(super) asking: mpsc::Sender<Ask>,
     pub(super) started: OffsetDateTime,
+    /// Samples for the window, while there is a listener that shows it.
+    pub(super) sampler: Option<Sampler>,
 }
 
 impl Edge {
@@ -198,6 +202,7 @@ impl Edge {
         self.tasks.spawn_local(maintenance::watch(self.live.clone()));
         let (commands, told) = mpsc::channel(8);
         self.commands = commands;
+        self.sampler = self.listener.as_ref().map(|_| self.scraped.sampler());
         let (live, shared, progress) = (self.live.clone(), Arc::clone(&self.shared), self.progress.clone());
         self.tasks.spawn_local(manager::run(live, shared, store, told, progress));
     }
@@ -241,6 +246,10 @@ impl Edge {
                 let scraped = self.scraped.clone();
                 tokio::task::spawn_blocking(move || reply.send(scraped.text(dialect)));
             }
+            Ask::Window(reply) => {
+                let sources = self.window();
+                tokio::task::spawn_blocking(move || reply.send(page::render(&sources.view())));
+            }
             Ask::Explain(id, reply) => {
                 let (snapshot, recent) = (self.live.load(), self.access.recent().clone());
                 let taken = self.scraped.reloads.last_success;
@@ -266,6 +275,17 @@ impl Edge {
             }
             // Nobody else asks for this.
             Ask::Reload(_) => {}
+        }
+    }
+
+    fn window(&self) -> Sources {
+        Sources {
+            status: self.status(),
+            leaving: self.leaving.has_begun(),
+            scraped: self.scraped.clone(),
+            access: self.access.clone(),
+            history: self.sampler.as_ref().map(Sampler::history).unwrap_or_default(),
+            snapshot: self.live.load(),
         }
     }
 

@@ -90,6 +90,7 @@ impl Edge {
             // Nobody listens until the tasks begin.
             commands: mpsc::channel(1).0,
             desk,
+            sampler: None,
             listener,
             leaving,
             metrics,

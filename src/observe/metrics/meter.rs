@@ -34,6 +34,7 @@ struct Plain {
     in_flight: Cell,
     buffered: Cell,
     retries: Cell,
+    refusals: Cell,
 }
 
 /// What a worker counts with. It stays on its thread.
@@ -153,6 +154,8 @@ pub struct Reading {
     pub buffered: u64,
     /// How often requests were sent to an upstream again.
     pub retries: u64,
+    /// Requests that were refused: neither the upstream's failure, nor the client's having left.
+    pub refusals: u64,
 }
 
 impl Metrics {
@@ -189,6 +192,7 @@ impl Metrics {
             shard.plain.in_flight.add_to(&mut sum.in_flight);
             shard.plain.buffered.add_to(&mut sum.buffered);
             shard.plain.retries.add_to(&mut sum.retries);
+            shard.plain.refusals.add_to(&mut sum.refusals);
         }
         sum
     }
@@ -206,6 +210,9 @@ impl Meter {
         self.routes.with(measured.series, |cells| cells.count(measured));
         if let Some(fault) = measured.fault {
             self.faults.of(fault).add(1);
+            if measured.status < 499 {
+                self.plain.refusals.add(1);
+            }
         }
         if measured.retries > 0 {
             self.plain.retries.add(measured.retries.into());

@@ -58,6 +58,11 @@ impl ByStatus {
         names.zip(self.0).filter(|(_, count)| *count > 0)
     }
 
+    /// Adds others to these.
+    pub fn add(&mut self, other: &Self) {
+        self.0.iter_mut().zip(&other.0).for_each(|(sum, more)| *sum += more);
+    }
+
     /// All together.
     pub fn total(&self) -> u64 {
         self.0.iter().sum()
