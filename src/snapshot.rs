@@ -77,6 +77,27 @@ impl Snapshot {
         Ok((snapshot, warnings))
     }
 
+    /// The same with another configuration, which differs from its own in the members of sources alone.
+    #[must_use]
+    pub fn with_sources(&self, config: Config) -> Self {
+        let older = self.table.sites();
+        let pages = older.iter().map(|site| site.pages.clone()).collect();
+        let table = Table::build(&config, pages, Some(&self.table), None);
+        for (new, old) in table.sites().iter().zip(older) {
+            new.maintenance.set(old.maintenance.is_on());
+        }
+        Self {
+            generation: self.generation,
+            table,
+            rows: self.rows.clone(),
+            ports: self.ports.clone(),
+            challenges: self.challenges.clone(),
+            tls: self.tls.clone(),
+            row_tls: self.row_tls.clone(),
+            config: Arc::new(config),
+        }
+    }
+
     /// Loads and checks what [`Snapshot::build`] would, and keeps nothing. An internal CA that does not exist yet is
     /// not made. Returns what is odd.
     pub fn check(loaded: &config::Loaded, shared: &Arc<Shared>) -> Result<Vec<Problem>, Problems> {

@@ -55,6 +55,21 @@ impl CidrSet {
 }
 
 impl CidrSet {
+    /// All of it but these addresses.
+    #[must_use]
+    pub fn without(&self, addresses: &[IpAddr]) -> Self {
+        let (mut v4, mut v6): (Vec<_>, Vec<_>) = (Vec::new(), Vec::new());
+        v4.extend(self.ranges_v4().into_iter().map(|(first, last)| (first.to_bits(), last.to_bits())));
+        v6.extend(self.ranges_v6().into_iter().map(|(first, last)| (first.to_bits(), last.to_bits())));
+        for address in addresses {
+            match address {
+                IpAddr::V4(address) => cut_out(&mut v4, address.to_bits()),
+                IpAddr::V6(address) => cut_out(&mut v6, address.to_bits()),
+            }
+        }
+        Self { rows: self.rows, v4: Edges::new(v4), v6: Edges::default(), v6_hosts: Edges::new(v6) }
+    }
+
     /// Whether it holds an IPv4 address.
     pub fn has_v4(&self) -> bool {
         !self.v4.points.is_empty()
@@ -251,6 +266,20 @@ fn merged<T: Bits>(ranges: &[(T, T)]) -> Vec<T> {
     edges
 }
 
+/// Takes one address out of ranges.
+fn cut_out<T: Bits>(ranges: &mut Vec<(T, T)>, address: T) {
+    let Some(at) = ranges.iter().position(|(first, last)| *first <= address && address <= *last) else {
+        return;
+    };
+    let (first, last) = ranges.swap_remove(at);
+    if first < address {
+        ranges.push((first, address.saturating_sub(T::ONE)));
+    }
+    if let Some(next) = address.checked_add(T::ONE).filter(|next| *next <= last) {
+        ranges.push((next, last));
+    }
+}
+
 /// The ranges between edges.
 fn pairs<T: Bits>(edges: &[T]) -> impl Iterator<Item = (T, T)> {
     edges.chunks(2).filter_map(|pair| {
@@ -323,6 +352,25 @@ mod tests {
         assert!(!holds(&set(&["::/0"]), "192.0.2.1"));
         assert!(holds(&set(&["255.255.255.255/32", "0.0.0.0/32"]), "255.255.255.255"));
         assert!(!holds(&CidrSet::default(), "192.0.2.1"));
+    }
+
+    #[test]
+    fn an_address_is_taken_out() {
+        let set = set(&["10.0.0.0/8", "172.17.0.1/32", "2001:db8::/64", "2001:db8:1::7/128"]);
+        let gone = ["10.0.0.0", "10.255.255.255", "172.17.0.1", "2001:db8::1", "192.0.2.1"];
+        let less = set.without(&gone.map(|ip| ip.parse().unwrap()));
+        assert!(gone.iter().all(|ip| !holds(&less, ip)));
+        for ip in [
+            "10.0.0.1",
+            "10.255.255.254",
+            "2001:db8::",
+            "2001:db8::2",
+            "2001:db8::ffff:ffff:ffff:ffff",
+            "2001:db8:1::7",
+        ] {
+            assert!(holds(&less, ip), "{ip}");
+        }
+        assert!(!holds(&less, "172.17.0.2") && !holds(&less, "2001:db8:0:1::"));
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //!
 //! `POST /v1/reload` answers a [`Reloaded`], `GET /v1/status` a [`Status`], `GET /v1/certificates` the
 //! [`Certificates`], `POST /v1/certificates/renew?name=…`, `…/revoke?name=…` and `POST /v1/accounts/rekey` a [`Told`], `POST /v1/maintenance/on?name=…` and `…/off?name=…`
-//! too, `POST /v1/drain?name=…` and `/v1/undrain?name=…` as well, `GET /v1/explain?id=…` an [`Explained`]. A field is never renamed or given
+//! too, `POST /v1/drain?name=…` and `/v1/undrain?name=…` as well, `GET /v1/explain?id=…` an [`Explained`],
+//! `GET /v1/leases`, `POST /v1/leases?source=…&network=…&seconds=…` and `DELETE /v1/leases?source=…&network=…` [`LeasesTold`]. A field is never renamed or given
 //! another meaning within `/v1`; new ones may appear.
 //!
 //! What only shows is there over TCP too, where `[admin] listen` says so ([`listen`]): `GET /metrics` is the text that
@@ -13,6 +14,7 @@
 pub mod certificates;
 pub mod client;
 pub mod explain;
+pub mod leases;
 pub mod listen;
 pub mod page;
 pub mod server;
@@ -23,6 +25,7 @@ use std::time::Duration;
 
 use certificates::{Certificates, Told, Wish};
 use explain::Explained;
+use leases::{LeaseStatus, LeaseWish, LeasesTold};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use upstreams::UpstreamStatus;
@@ -50,6 +53,8 @@ pub enum Ask {
     Maintenance(bool, String, oneshot::Sender<Told>),
     /// The window, as HTML.
     Window(oneshot::Sender<String>),
+    /// To do something about leases.
+    Lease(LeaseWish, oneshot::Sender<LeasesTold>),
     /// To do something with the certificate for a name, as it was typed.
     Certificate(Wish, String, oneshot::Sender<Told>),
     /// To give a target, by the name that was typed, no new requests; with `undo`, to give it some again.
@@ -95,6 +100,9 @@ pub struct Status {
     /// How the last upgrade to another binary that did not succeed ended, or that one is under way.
     #[serde(default)]
     pub upgrade: Option<String>,
+    /// Which addresses belong to a source for a while.
+    #[serde(default)]
+    pub leases: Vec<LeaseStatus>,
 }
 
 /// A row that listens.

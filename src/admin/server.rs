@@ -19,6 +19,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
 use super::certificates::{Told, Wish};
+use super::leases::{LeaseWish, LeasesTold};
 use super::upstreams::decoded;
 use super::web;
 use super::{Ask, Leaving, PAUSE};
@@ -193,6 +194,8 @@ async fn answer(
         (&Method::POST, "/v1/certificates/revoke") => reply(wish(&asks, Wish::Revoke, &request).await),
         (&Method::POST, "/v1/maintenance/on") => reply(maintenance(&asks, true, &request).await),
         (&Method::POST, "/v1/maintenance/off") => reply(maintenance(&asks, false, &request).await),
+        (&Method::GET, "/v1/leases") => reply(ask(&asks, |reply| Ask::Lease(LeaseWish::List, reply)).await),
+        (&Method::POST | &Method::DELETE, "/v1/leases") => reply(lease(&asks, &request).await),
         (&Method::POST, "/v1/drain") => reply(drain(&asks, false, &request).await),
         (&Method::POST, "/v1/undrain") => reply(drain(&asks, true, &request).await),
         (&Method::POST, "/v1/accounts/rekey") => reply(ask(&asks, Ask::Rekey).await),
@@ -203,6 +206,7 @@ async fn answer(
             | "/v1/certificates"
             | "/v1/explain"
             | "/v1/drain"
+            | "/v1/leases"
             | "/v1/undrain"
             | "/v1/certificates/renew"
             | "/v1/certificates/revoke"
@@ -222,6 +226,17 @@ fn value_of(key: &str, request: &Request<Incoming>) -> String {
 async fn maintenance(asks: &mpsc::Sender<Ask>, on: bool, request: &Request<Incoming>) -> Option<Told> {
     let name = value_of("name=", request);
     ask(asks, |reply| Ask::Maintenance(on, name, reply)).await
+}
+
+async fn lease(asks: &mpsc::Sender<Ask>, request: &Request<Incoming>) -> Option<LeasesTold> {
+    let wish = LeaseWish::parse(request.uri().query().unwrap_or_default());
+    let is_end = matches!(wish, Some(LeaseWish::End { .. }));
+    match wish.filter(|_| is_end == (request.method() == Method::DELETE)) {
+        Some(wish) => ask(asks, |reply| Ask::Lease(wish, reply)).await,
+        None => {
+            Some(LeasesTold { message: "the wish is not understood".to_owned(), ..LeasesTold::default() })
+        }
+    }
 }
 
 async fn wish(asks: &mpsc::Sender<Ask>, wish: Wish, request: &Request<Incoming>) -> Option<Told> {
@@ -287,6 +302,7 @@ mod tests {
             maintenance: Vec::new(),
             upstreams: Vec::new(),
             upgrade: None,
+            leases: Vec::new(),
         }
     }
 
@@ -295,6 +311,7 @@ mod tests {
             match ask {
                 Ask::Status(reply) => reply.send(status()).unwrap(),
                 Ask::Reload(reply) => drop(reply),
+                Ask::Lease(_, reply) => reply.send(LeasesTold::default()).unwrap(),
                 Ask::Metrics(_, reply) => reply.send("up 1\n".to_owned()).unwrap(),
                 Ask::Certificates(reply) => reply.send(Certificates::default()).unwrap(),
                 Ask::Window(reply) => reply.send("<!doctype html>".to_owned()).unwrap(),

@@ -56,6 +56,9 @@ fn table(status: &Status) -> String {
     for row in &status.rows {
         line("port", &format_args!("{} {} on {}", row.row, row.serve, row.addresses.join(", ")));
     }
+    for lease in &status.leases {
+        line("lease", &super::allow::line(lease));
+    }
     for site in &status.sites {
         let note = if status.maintenance.contains(site) { " (in maintenance)" } else { "" };
         line("site", &format_args!("{site}{note}"));
@@ -104,6 +107,7 @@ pub(super) fn ask<T: DeserializeOwned>(socket: &Path, method: Method, target: &s
 mod tests {
     use super::*;
     use crate::admin::RowStatus;
+    use crate::admin::leases::LeaseStatus;
     use crate::admin::upstreams::UpstreamStatus;
 
     #[test]
@@ -136,6 +140,12 @@ mod tests {
             rows: vec![row],
             sites: vec!["app.example.com".into(), "shop.example.com".into()],
             maintenance: vec!["shop.example.com".into()],
+            leases: vec![LeaseStatus {
+                source: "ci".into(),
+                network: "198.51.100.7/32".parse().unwrap(),
+                until: "2026-01-01T00:30:00Z".into(),
+                seconds_left: 90,
+            }],
             upstreams: vec![UpstreamStatus {
                 name: "django:8000, 10.0.0.9:8000".into(),
                 waiting: 3,

@@ -6,13 +6,17 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::edge::ask;
 use super::matrix::{self, name, names};
-use super::{Failure, FirewallArguments, Form, files, print, print_json};
+use super::{Failure, FirewallArguments, Form, allow, files, print, print_json};
 use crate::addr::{ClientAddr, Source};
+use crate::admin::leases::{LeaseWish, LeasesTold};
 use crate::config;
 use crate::config::model::Config;
 use crate::firewall::kernel::{self, NftError};
-use crate::firewall::nft::{self, Ruleset};
+use crate::firewall::leases::Leases;
+use crate::firewall::moment::Moment;
+use crate::firewall::nft::Ruleset;
 use crate::firewall::plan::{Door, Held, Plan, Purpose, Verdict};
 use crate::firewall::session::Session;
 use crate::firewall::{diff, switch};
@@ -28,7 +32,7 @@ pub(super) fn run(arguments: FirewallArguments) -> Result<(), Failure> {
     }
     let loaded = config::load(&files::config_file(arguments.config)?)?;
     let config = loaded.config;
-    let plan = Plan::new(&config, Vec::new());
+    let plan = Plan::new(&config, leases(&config));
     match (arguments.probe, arguments.format) {
         _ if arguments.apply => apply(&plan, arguments.within.0, arguments.force),
         _ if arguments.diff => differs(&plan),
@@ -40,6 +44,16 @@ pub(super) fn run(arguments: FirewallArguments) -> Result<(), Failure> {
     }
 }
 
+/// The leases that a running edge has or, where none runs, that it left in the store.
+fn leases(config: &Config) -> Vec<Held> {
+    let (method, target) = LeaseWish::List.request();
+    if let Ok(told) = ask::<LeasesTold>(&config.admin.socket, method, &target) {
+        return allow::held(&told.leases);
+    }
+    let now = Moment::now();
+    Leases::load(&config.store.path, &now).0.held(&now)
+}
+
 fn apply(plan: &Plan, within: Duration, force: bool) -> Result<(), Failure> {
     let session = Session::own();
     if let Some(cut) = cut(plan, &session).filter(|_| !force) {
@@ -47,7 +61,7 @@ fn apply(plan: &Plan, within: Duration, force: bool) -> Result<(), Failure> {
     }
     let ruleset = Ruleset::new(plan);
     if switch::waiting().is_none() && diff::difference(&ruleset).is_ok_and(|lines| lines.is_empty()) {
-        kernel::load(&nft::lease_text(plan)).map_err(Failure::new)?;
+        kernel::sync_leases(&plan.leases).map_err(Failure::new)?;
         return print("the kernel has these rules already: nothing is left to confirm\n");
     }
     switch::apply(&ruleset.text(), within, &session).map_err(Failure::new)?;
@@ -89,6 +103,11 @@ fn differs(plan: &Plan) -> Result<(), Failure> {
 fn table(config: &Config, plan: &Plan) -> String {
     let mut out = String::from("FIREWALL (a port without a row is closed)\n");
     matrix::draw(&mut out, config, plan);
+    for (index, Held { source, network, left }) in plan.leases.iter().enumerate() {
+        let gap = if index == 0 { "\n" } else { "" };
+        let left = config::show_duration(Duration::from_secs(left.as_secs()));
+        let _ = writeln!(out, "{gap}  {source} holds {network} by a lease, {left} more");
+    }
     let _ = writeln!(out, "\n  {}", state());
     out
 }

@@ -6,6 +6,7 @@
     reason = "the arguments' comments are their help, read in a terminal"
 )]
 
+mod allow;
 mod certificates;
 pub mod certs;
 pub mod check;
@@ -34,6 +35,7 @@ pub fn run() -> ExitCode {
         Command::Serve(config) => serve::run(config),
         Command::Up(arguments) => up::run(&arguments),
         Command::Check(config) => check::run(config),
+        Command::Allow(arguments) => allow::run(&arguments),
         Command::Firewall(arguments) => firewall::run(arguments),
         Command::Reload(edge) => edge::reload(&edge),
         Command::Status { format, edge } => edge::status(&edge, format),
@@ -93,6 +95,12 @@ enum Command {
     /// Prints the table of ports, who may come in at each, and the sites. Exits with 2, and every problem on
     /// standard error, where something is wrong.
     Check(ConfigFile),
+    /// Let an address belong to a source for a while: a CI runner's door, open while it works
+    ///
+    /// `vestibule allow ci 198.51.100.7 --for 30m` gives a lease, and `--end` ends it; without more, lists them. The edge keeps
+    /// leases over restarts, and ends them on time. Where the kernel's rules were applied, root opens them too; connections
+    /// that a lease has let in stay when it ends.
+    Allow(AllowArguments),
     /// The table of ports, for the host's own daemons and Docker's published ports too
     ///
     /// Without more, prints the table. `--format nft` prints it as a ruleset of nftables: one table, inet vestibule, and
@@ -254,6 +262,30 @@ struct FirewallArguments {
     /// The watcher of rules that wait to be confirmed
     #[arg(long, value_name = "TOKEN", group = "what", hide = true)]
     watch: Option<String>,
+}
+
+/// What `allow` does.
+#[derive(Debug, Args)]
+struct AllowArguments {
+    /// A source of [sources]
+    #[arg(requires = "address")]
+    source: Option<String>,
+    /// An address, or a network as in 2001:db8::/64
+    address: Option<String>,
+    /// For how long, up to 24h
+    #[arg(long = "for", value_name = "DURATION", requires = "address", conflicts_with = "end")]
+    duration: Option<Span>,
+    /// End the lease
+    #[arg(long, requires = "address")]
+    end: bool,
+    /// List the leases; the same as without a source
+    #[arg(long, conflicts_with = "source")]
+    list: bool,
+    /// How it is printed
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    #[command(flatten)]
+    edge: RunningEdge,
 }
 
 /// How the table is printed.

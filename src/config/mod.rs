@@ -20,3 +20,4 @@ mod validate;
 
 pub use load::{Loaded, load, parse};
 pub(crate) use units::{duration as read_duration, show_duration};
+pub(crate) use validate::read_source;

@@ -4,7 +4,8 @@ use std::fs::File;
 use std::io::{self, Seek as _, Write as _};
 use std::process::{Command, Stdio};
 
-use super::nft::TABLE;
+use super::nft::{self, TABLE};
+use super::plan::Held;
 
 /// Why the kernel's rules could not be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +57,12 @@ pub(super) fn structure() -> Result<Option<String>, NftError> {
 /// The same in JSON.
 pub(super) fn json() -> Result<Option<String>, NftError> {
     list(&["-j", "-s", "list", "table", "inet", TABLE])
+}
+
+/// Puts the leases of an applied ruleset right. False where none is applied.
+pub fn sync_leases(leases: &[Held]) -> Result<bool, NftError> {
+    let Some(listed) = structure()? else { return Ok(false) };
+    load(&nft::lease_text(leases, &listed)).map(|()| true)
 }
 
 /// Whether our table is there.

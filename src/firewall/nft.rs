@@ -105,14 +105,21 @@ impl Ruleset {
     }
 }
 
-/// What puts the lease sets of an applied ruleset right, to be given to `nft -f`.
-pub fn lease_text(plan: &Plan) -> String {
+/// What puts the lease sets of an applied ruleset right, to be given to `nft -f`. `listed` is the table as nft lists it, which
+/// knows what sets there are.
+pub fn lease_text(leases: &[Held], listed: &str) -> String {
     let mut text = String::new();
-    for set in sets(plan).iter().filter(|set| set.leased) {
-        let _ = writeln!(text, "flush set inet {TABLE} {}", set.name);
-        if !set.spans.is_empty() {
-            let _ =
-                writeln!(text, "add element inet {TABLE} {} {{ {} }}", set.name, Elements(&set.spans, ", "));
+    let names = listed.lines().filter_map(|line| line.trim().strip_prefix("set lease")?.strip_suffix(" {"));
+    for (family, source) in names.filter_map(|name| name.split_once('_')) {
+        let own: Vec<&Held> = leases.iter().filter(|held| *held.source == *source).collect();
+        let spans = disjoint(&own, family == "4");
+        let _ = writeln!(text, "flush set inet {TABLE} lease{family}_{source}");
+        if !spans.is_empty() {
+            let _ = writeln!(
+                text,
+                "add element inet {TABLE} lease{family}_{source} {{ {} }}",
+                Elements(&spans, ", ")
+            );
         }
     }
     text

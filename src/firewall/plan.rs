@@ -94,7 +94,11 @@ impl Plan {
         let rows = config.rows.iter().map(|row| Door::of_row(row, &knocked));
         let hosts = config.host_rows.iter().map(Door::of_host);
         let admin = config.admin.listen.iter().map(Door::of_admin);
-        Self { doors: rows.chain(hosts).chain(admin).collect(), leases }
+        let mut doors: Vec<Door> = rows.chain(hosts).chain(admin).collect();
+        for door in &mut doors {
+            door.lease(&leases);
+        }
+        Self { doors, leases }
     }
 
     /// The doors that outsiders can reach, those of one address before those of all.
@@ -142,6 +146,15 @@ impl Door {
     fn of_admin(listen: &Listen) -> Self {
         let gate = Gate { allow: listen.allow.clone(), deny: Vec::new() };
         Self { bind: listen.bind, purpose: Purpose::Admin, gate, proxies: None, knock: false }
+    }
+
+    /// Gives the row's sources what they hold for a while.
+    fn lease(&mut self, leases: &[Held]) {
+        let Gate { allow, deny } = &mut self.gate;
+        for source in allow.iter_mut().chain(deny).chain(self.proxies.iter_mut().flatten()) {
+            let mut own = leases.iter().filter(|held| held.source == source.name).peekable();
+            source.leased = own.peek().is_some().then(|| Arc::new(own.map(|held| held.network).collect()));
+        }
     }
 
     /// What the kernel holds connections to.

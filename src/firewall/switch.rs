@@ -14,6 +14,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::kernel::{self, NftError};
+use super::moment::{boot, uptime};
 use super::nft::TABLE;
 use super::session::Session;
 
@@ -255,15 +256,4 @@ fn token() -> Result<String, SwitchError> {
     let mut bytes = [0; 8];
     getrandom::fill(&mut bytes).map_err(|error| SwitchError::NoWatcher(error.to_string()))?;
     Ok(u64::from_ne_bytes(bytes).to_string())
-}
-
-/// Seconds since the start of the machine, sleep included: nobody sets this clock.
-fn uptime() -> f64 {
-    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME);
-    now.map_or(f64::MAX, |now| Duration::from(now).as_secs_f64())
-}
-
-/// The kernel's name for this run of the machine.
-fn boot() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }

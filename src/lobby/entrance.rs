@@ -11,7 +11,7 @@ use crate::addr::{ClientAddr, Permit, Port};
 use crate::config::model::{Bind, Kind, Row, Serve};
 use crate::limit::connections::{Ceilings, Full, Guard};
 use crate::net::accept::Accepted;
-use crate::net::proxy_protocol;
+use crate::net::{gateway, proxy_protocol};
 use crate::observe::metrics::Open;
 use crate::snapshot::Snapshot;
 
@@ -80,6 +80,7 @@ impl Lobby {
         let Ok(permit) = row.gate.admit(client) else {
             self.meter.refused(bind, "address");
             tracing::debug!(%client, row = %bind, "refused: the row does not allow the address");
+            gateway::tell(client);
             return Err(self.knock(tcp, client, row, Arc::clone(&snapshot)));
         };
         match self.take_place(&snapshot, row, client) {

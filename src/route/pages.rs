@@ -18,7 +18,7 @@ const STATUS: &[u8] = b"{status}";
 const REQUEST_ID: &[u8] = b"{request_id}";
 
 /// The pages of one site.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Pages(Vec<(Occasion, Arc<Page>)>);
 
 /// A page.

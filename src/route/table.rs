@@ -496,6 +496,7 @@ mod tests {
         };
         let second = Duration::from_secs(1);
         Config {
+            source_files: Vec::new(),
             host_rows: Vec::new(),
             sources: Vec::new(),
             rows: vec![row(Serve::Http), row(Serve::Https)],

@@ -13,6 +13,9 @@ use super::signals::{Signals, Told};
 use super::workers::Workers;
 use crate::admin::{Ask, Reloaded};
 
+/// How often it is looked whether a source has moved.
+const SOURCES: std::time::Duration = std::time::Duration::from_secs(2);
+
 impl Edge {
     /// Serves until it is told to leave, or until another process has taken over and all is done here.
     pub(super) async fn run(
@@ -40,6 +43,8 @@ impl Edge {
         signals: &mut Signals,
         asks: &mut mpsc::Receiver<Ask>,
     ) -> Result<Option<Successor>, RunError> {
+        let mut ticks = tokio::time::interval(SOURCES);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 told = signals.next() => match told {
@@ -50,8 +55,12 @@ impl Edge {
                 },
                 Some(ask) = asks.recv() => match ask {
                     Ask::Reload(reply) => drop(reply.send(self.reload_unless_upgrading().await)),
+                    Ask::Lease(wish, reply) if self.succession.upgrade.is_none() => {
+                        drop(reply.send(self.lease(wish).await));
+                    }
                     ask => self.answer(ask),
                 },
+                _ = ticks.tick() => self.look_after_sources().await,
                 outcome = async {
                     match &mut self.succession.upgrade {
                         Some(upgrade) => upgrade.outcome().await,

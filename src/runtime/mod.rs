@@ -18,6 +18,7 @@ mod reload;
 mod scrape;
 mod server;
 mod signals;
+mod sources;
 mod start;
 mod upstreams;
 mod window;

@@ -50,6 +50,7 @@ impl Edge {
         let old = self.live.load();
         let difference = difference(&old.config, &loaded.config);
         keep_fixed(&old.config, &mut loaded.config);
+        self.moving.settle(&mut loaded.config);
         let log = &loaded.config.log;
         let access = if *log == old.config.log { None } else { Some(Destination::open(log)) };
         let access = access.transpose().map_err(|error| format!("error: [log] access: {error}\n"))?;

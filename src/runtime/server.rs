@@ -17,6 +17,7 @@ use super::listeners::Listeners;
 use super::notify::{Notifier, Watchdog};
 use super::privileges::{self, DropError};
 use super::scrape::Scraped;
+use super::sources::Moving;
 use super::window::{Sampler, Sources};
 use super::workers::Workers;
 use super::{certificates, explain, inventory, maintenance, upstreams};
@@ -24,6 +25,7 @@ use crate::acme::command::Command;
 use crate::acme::manager;
 use crate::acme::progress::Progress;
 use crate::acme::store::Store;
+use crate::admin::leases::{LeaseWish, LeasesTold};
 use crate::admin::listen::{Desk, Listener};
 use crate::admin::page;
 use crate::admin::server::{Server, SocketError};
@@ -188,6 +190,7 @@ pub(super) struct Edge {
     pub(super) started: OffsetDateTime,
     /// Samples for the window, while there is a listener that shows it.
     pub(super) sampler: Option<Sampler>,
+    pub(super) moving: Moving,
 }
 
 impl Edge {
@@ -273,6 +276,14 @@ impl Edge {
                 let told = inventory::rekeyed(self.commands.clone());
                 tokio::spawn(async move { reply.send(told.await) });
             }
+            Ask::Lease(LeaseWish::List, reply) => {
+                let leases = self.moving.leases();
+                drop(reply.send(LeasesTold { ok: true, message: String::new(), leases }));
+            }
+            Ask::Lease(_, reply) => {
+                let message = "the edge is leaving or being upgraded: ask again in a moment".to_owned();
+                drop(reply.send(LeasesTold { message, ..LeasesTold::default() }));
+            }
             // Nobody else asks for this.
             Ask::Reload(_) => {}
         }
@@ -302,6 +313,7 @@ impl Edge {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started: self.started.format(&Rfc3339).unwrap_or_default(),
+            leases: self.moving.leases(),
             config: match &self.origin {
                 Origin::File(path) => {
                     Some(std::path::absolute(path).unwrap_or_else(|_| path.clone()).display().to_string())

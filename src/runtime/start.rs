@@ -18,6 +18,7 @@ use super::privileges::{self, Target};
 use super::scrape::Scraped;
 use super::server::{Edge, Origin, RunError, system, warn};
 use super::signals::Signals;
+use super::sources::Moving;
 use super::workers::Workers;
 use crate::acme::import::Lineages;
 use crate::acme::manager;
@@ -50,8 +51,7 @@ impl Edge {
         warn(&loaded.warnings);
         let signals = Signals::install().map_err(system("signals"))?;
         let config = &loaded.config;
-        let count = config.process.workers;
-        let user = Target::find(config.process.user.as_deref())?;
+        let (count, user) = (config.process.workers, Target::find(config.process.user.as_deref())?);
         let Arrival { given, admin, drained, tickets, predecessor, strays } = arrival;
         tell_strays(&strays);
         let mut sockets = Sockets::open(config, given, predecessor.is_some())?;
@@ -59,7 +59,7 @@ impl Edge {
         become_user(user.as_ref(), config)?;
         let shared = Shared::inherit(tickets).map_err(system("session-ticket keys"))?;
         let (access, socket) = (config.log.clone(), config.admin.socket.clone());
-        let live = first_snapshot(loaded, &shared, &sockets, &drained)?;
+        let (live, moving) = first_snapshot(loaded, &shared, &sockets, &drained)?;
         let store = manager::open(&live.load(), &certbot).map_err(RunError::Store)?;
         let (server, former) = admin_socket(admin, &socket)?;
         let destination = Destination::open(&access).map_err(system("[log] access"))?;
@@ -80,6 +80,7 @@ impl Edge {
             scraped: Scraped::new(metrics.clone(), live.clone(), access.clone(), started, progress.clone()),
             progress,
             keeper,
+            moving,
             origin,
             live,
             shared,
@@ -155,11 +156,13 @@ fn tell_unused(addresses: &[SocketAddr], from_an_edge: bool) {
 }
 
 fn first_snapshot(
-    loaded: Loaded,
+    mut loaded: Loaded,
     shared: &Arc<Shared>,
     sockets: &Sockets,
     drained: &[String],
-) -> Result<Live, RunError> {
+) -> Result<(Live, Moving), RunError> {
+    let moving = Moving::load(&loaded.config);
+    moving.settle(&mut loaded.config);
     let port = |bind| sockets.listeners.port(&sockets.prepared, bind);
     let (snapshot, warnings) = Snapshot::build(loaded, None, shared, port)?;
     warn(&warnings);
@@ -170,7 +173,7 @@ fn first_snapshot(
     for upstream in snapshot.table.upstreams() {
         upstream.obey_drained();
     }
-    Ok(Live::new(snapshot))
+    Ok((Live::new(snapshot), moving))
 }
 
 /// Takes up what another process has at `path`, or makes it. Returns where that process has it elsewhere.

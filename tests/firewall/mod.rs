@@ -2,6 +2,7 @@
 
 mod hosts;
 mod matrix;
+mod moving;
 mod render;
 mod switch;
 

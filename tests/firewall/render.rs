@@ -97,7 +97,7 @@ fn taken() {
         let loaded = kernel::load(&ruleset);
         assert!(loaded.is_ok(), "{}\n{text}\n{ruleset}", loaded.unwrap_err());
         // A lease's own change, over whatever was there.
-        kernel::load(&vestibule::firewall::nft::lease_text(&plan)).unwrap();
+        assert!(kernel::sync_leases(&plan.leases).unwrap());
     }
 }
 
@@ -107,12 +107,7 @@ proptest! {
     /// What the rules do with a packet is what the plan says that its sender meets.
     #[test]
     fn rules_and_probe_agree((text, leases) in table(), clients in proptest::collection::vec(address(), 20)) {
-        let mut loaded = config::parse(text, "edge.toml".as_ref()).unwrap().config;
-        loaded.change_sources(|_, source| {
-            let own = leases.iter().filter(|held| held.source == source.name).map(|held| held.network);
-            source.leased = Some(std::sync::Arc::new(own.collect()));
-        });
-        let plan = Plan::new(&loaded, leases);
+        let plan = Plan::new(&config::parse(text, "edge.toml".as_ref()).unwrap().config, leases);
         let ruleset = Ruleset::new(&plan);
         let locals: Vec<IpAddr> = ["192.0.2.10", "192.0.2.11", "2001:db8::10", "2001:db8::11"].map(|ip| ip.parse().unwrap()).into();
         for client in clients {

@@ -193,6 +193,7 @@ mod tests {
                 sites: vec![HOSTILE.into()],
                 maintenance: Vec::new(),
                 upgrade: None,
+                leases: Vec::new(),
                 upstreams: Vec::new(),
             },
             leaving: false,

@@ -9,6 +9,7 @@ mod errors;
 mod ports;
 mod proxy;
 mod site;
+mod source;
 
 pub use acme::*;
 pub use answer::*;
@@ -18,6 +19,7 @@ pub use errors::*;
 pub use ports::*;
 pub use proxy::*;
 pub use site::*;
+pub use source::*;
 
 use crate::addr::Source;
 
@@ -26,6 +28,8 @@ use crate::addr::Source;
 pub struct Config {
     /// `[sources]`, in the order of the file, without the built-in `public`.
     pub sources: Vec<Source>,
+    /// Those of them that are read from files.
+    pub source_files: Vec<SourceFile>,
     /// `[ports]`, in the order of the file. Sites name them by index.
     pub rows: Vec<Row>,
     /// The rows of `[ports]` that only the firewall acts on, in the order of the file.

@@ -22,15 +22,20 @@ pub(super) fn read(path: &Path, value: &Value<'_>, max: u64) -> Option<Vec<u8>> 
 
 /// Reports the wrong lines of a file, by number, with what helps against them.
 pub(super) fn refuse(path: &Path, value: &Value<'_>, wrong: Vec<(usize, String)>, help: &str) {
+    value.refuse(wrong_lines(path, wrong), help);
+}
+
+/// The wrong lines of a file, by number.
+pub(super) fn wrong_lines(path: &Path, wrong: Vec<(usize, String)>) -> String {
     let rest = wrong.len().saturating_sub(NAMED_LINES);
     let more = if rest > 0 { format!("\n  and {rest} more") } else { String::new() };
     let what = if wrong.len() == 1 { "a wrong line" } else { "wrong lines" };
     let shown = wrong.into_iter().take(NAMED_LINES).map(|(line, wrong)| format!("\n  line {line}: {wrong}"));
-    let message = format!("{} has {what}:{}{more}", path.display(), shown.collect::<String>());
-    value.refuse(message, help);
+    format!("{} has {what}:{}{more}", path.display(), shown.collect::<String>())
 }
 
-fn read_bounded(path: &Path, max: u64) -> io::Result<Vec<u8>> {
+/// A file of so many octets at most.
+pub(super) fn read_bounded(path: &Path, max: u64) -> io::Result<Vec<u8>> {
     // Opening a pipe would wait for its writer, and a device may never end.
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::other("not a regular file"));

@@ -22,6 +22,7 @@ mod sources;
 mod target;
 
 pub(super) use secrets::report as report_secrets;
+pub(crate) use sources::read_again as read_source;
 
 use std::path::{Path, PathBuf};
 
@@ -42,21 +43,24 @@ pub(super) fn config(root: &Table<'_>, file: &Path) -> Config {
     let sites = site::read(root, &ports, &sources, &defaults);
     let named = forward::certify(ports.take_named(), &sites, &ports.all(), &defaults, root.report);
     let admin = admin::read(root, &ports, &sources);
+    let client_address = edge::client_address(root, &sources);
     let (rows, host_rows) = ports.into_rows();
+    let (sources, source_files) = sources.into_lists();
     let config = Config {
         sites,
         named,
         tls: edge::tls(&tls),
         store: edge::store(root, &home),
         acme: acme::read(root, &home),
-        client_address: edge::client_address(root, &sources),
+        client_address,
         limits,
         log: edge::log(root),
         admin,
         process: edge::process(root),
         rows,
         host_rows,
-        sources: sources.into_list(),
+        sources,
+        source_files,
     };
     warn_of_unused(root, &config);
     config

@@ -1,11 +1,12 @@
 //! `[sources]`: named groups of addresses.
 
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::super::model::Place;
+use super::super::model::{Place, SourceFile, Stamp};
 use super::super::raw::{Table, Value, did_you_mean};
 use super::super::schema::SOURCE_FILE;
 use super::{Home, listing};
@@ -19,27 +20,35 @@ const MAX_NAME: usize = 64;
 /// The sources of a file, the broken ones among them.
 pub(super) struct Sources {
     list: Vec<Source>,
+    files: Vec<SourceFile>,
     /// Whether `[sources]` could be read, so that a name which is not there is wrong.
     known: bool,
 }
 
 /// Reads `[sources]`.
 pub(super) fn read(root: &Table<'_>, home: &Home<'_>) -> Sources {
-    let Some(value) = root.get("sources") else { return Sources { list: Vec::new(), known: true } };
-    let Some(entries) = value.table_entries() else { return Sources { list: Vec::new(), known: false } };
-    let mut list: Vec<Source> = Vec::new();
+    let none = |known| Sources { list: Vec::new(), files: Vec::new(), known };
+    let Some(value) = root.get("sources") else { return none(true) };
+    let Some(entries) = value.table_entries() else { return none(false) };
+    let mut sources = none(true);
     for (name, place, value) in entries {
         check_name(name, &place, &value);
+        // Before the file is read, so that whatever is written meanwhile is seen as a change.
+        let stamp = file_of(&value, home).and_then(|path| Stamp::of(&path));
         let members: CidrSet = networks(&value, home).into_iter().collect();
         refuse_everyone(&members, &value);
-        list.push(Source::new(name, members));
+        let source = Source::new(name, members);
+        let file =
+            file_of(&value, home).map(|path| SourceFile { name: Arc::clone(&source.name), path, stamp });
+        sources.files.extend(file);
+        sources.list.push(source);
     }
-    Sources { list, known: true }
+    sources
 }
 
 impl Sources {
-    pub(super) fn into_list(self) -> Vec<Source> {
-        self.list
+    pub(super) fn into_lists(self) -> (Vec<Source>, Vec<SourceFile>) {
+        (self.list, self.files)
     }
 
     /// The sources of a list, `public` among them where it is named.
@@ -142,6 +151,33 @@ fn from_file(path: &Path, value: &Value<'_>) -> Vec<IpNet> {
         );
     }
     nets
+}
+
+/// The file of a source, where it has one. Says nothing about what is wrong with it.
+fn file_of(value: &Value<'_>, home: &Home<'_>) -> Option<PathBuf> {
+    let text = value.node.as_table()?.get("file")?.get_ref().as_str()?;
+    (!text.is_empty() && !text.contains('\0')).then(|| home.resolve(text))
+}
+
+/// Reads a source's file once more. The error is what a start would say.
+pub(crate) fn read_again(path: &Path) -> Result<CidrSet, String> {
+    let shown = path.display();
+    let bytes =
+        listing::read_bounded(path, MAX_FILE).map_err(|error| format!("{shown} cannot be read: {error}"))?;
+    let (nets, wrong) = parse_lines(&bytes);
+    if !wrong.is_empty() {
+        let wrong = wrong.into_iter().map(|(line, wrong)| (line, wrong.message)).collect();
+        return Err(listing::wrong_lines(path, wrong));
+    }
+    let members: CidrSet = nets.into_iter().collect();
+    if members.is_empty() {
+        return Err(format!("{shown} names no address"));
+    }
+    let covered = [("IPv4", members.covers_ipv4()), ("IPv6", members.covers_ipv6())];
+    match covered.into_iter().find(|(_, covered)| *covered) {
+        Some((family, _)) => Err(format!("{shown} holds every {family} address")),
+        None => Ok(members),
+    }
 }
 
 /// The networks of a file, and its wrong lines by number.

@@ -86,7 +86,7 @@ pub static ROOT: Table = Table {
 pub static SOURCE_FILE: Table = Table {
     header: "{ file = \"…\" }",
     doc: "A source that is read from a file",
-    keys: &[key("file", Path, Wrong, "One address or CIDR a line, # comments; read again on reload")],
+    keys: &[key("file", Path, Wrong, "One address or CIDR a line, # comments; read again when it changes")],
 };
 
 const fn key(name: &'static str, kind: Kind, absent: Absent, doc: &'static str) -> Key {
