@@ -162,6 +162,7 @@ generation    2
 workers       4
 connections   12
 port          443 https on 0.0.0.0:443, [::]:443
+lease         ci holds 198.51.100.7/32 until 2026-01-01T00:30:00Z, 90s more
 site          app.example.com
 site          shop.example.com (in maintenance)
 upstream      django:8000 at 10.0.0.5:8000: up since 2026-01-01T00:00:00Z, 2 in progress

@@ -71,7 +71,7 @@ fn member(map: &str) -> Value {
 fn types(forms: &str) -> Vec<&'static str> {
     let words = [
         ("array", &["list"][..]),
-        ("object", &["table", "{ "]),
+        ("object", &["a table", "{ "]),
         ("boolean", &["false", "true"]),
         ("string", &["\"", "URL", "path", "duration"]),
     ];
