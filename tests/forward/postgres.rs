@@ -122,14 +122,19 @@ fn psql_in_plain_and_over_verified_tls() {
     let server = SERVER.get(Server::start);
     let edge = server.edge();
     assert_eq!(asked(client_of("psql", edge.address(ROW), None), "select 6 * 7"), "42");
-    assert_eq!(ended(&edge, 0).0, "client_closed");
+    assert!(is_goodbye(&ended(&edge, 0).0));
     let mark = edge.mark();
     assert_eq!(asked(client_of("psql", edge.address(TLS_ROW), Some(&edge.ca())), "select 6 * 7"), "42");
     let (end, line) = ended(&edge, mark);
-    assert_eq!((end.as_str(), &line["tls"]), ("client_closed", &"TLSv1.3".into()));
+    assert!(is_goodbye(&end) && line["tls"] == "TLSv1.3", "{line}");
     let length = "select length(repeat('x', 3000000)), repeat('y', 3000000)";
     let out = asked(client_of("psql", edge.address(TLS_ROW), Some(&edge.ca())), length);
     assert_eq!(out.len(), "3000000|".len() + 3_000_000);
+}
+
+/// psql takes its leave, and then both sides close: either may be the first.
+fn is_goodbye(end: &str) -> bool {
+    ["client_closed", "upstream_closed"].contains(&end)
 }
 
 /// A client that will not have TLS is told so in its own protocol; one that trusts another CA leaves.
