@@ -51,7 +51,9 @@ fn an_edge_that_leaves_waits_for_what_it_forwards() {
     edge.signal(Signal::SIGTERM);
     edge.log().wait_json(mark, "leaving", |line| text(line, "message").starts_with("leaving"));
     says(&mut client, &mut upstream, "go on");
-    drop((client, upstream));
+    drop(client);
+    assert_eq!(rest(&mut upstream).unwrap(), b"");
+    drop(upstream);
     assert!(edge.wait().success());
     assert_eq!(ended(&edge, 0).0, "client_closed");
 }
