@@ -125,7 +125,6 @@ fn advice(status: StatusCode) -> &'static str {
         501 | 505 => "The request is written in a way that is not supported.",
         502 => "The site gave no answer that could be passed on. Please try again.",
         503 => "The site is busy. Please try again in a moment.",
-        507 => "There is no room for what was sent. Please try again later.",
         504 => "The site took too long to answer. Please try again.",
         _ => "Something went wrong. Please try again.",
     }

@@ -281,7 +281,6 @@ pub static ERRORS: Table = Table {
         page("502", "An upstream that gave no answer"),
         page("503", "No upstream is up"),
         page("504", "An upstream that took too long"),
-        page("507", "No room for a request's body"),
         page("4xx", "Any other status from 400 to 499"),
         page("5xx", "Any other status from 500 to 599"),
         page("maintenance", "Shown, with 503, while the site is in maintenance"),
