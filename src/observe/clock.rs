@@ -29,6 +29,13 @@ impl Stamp {
     }
 }
 
+/// A moment as access lines carry it: RFC 3339 with milliseconds, UTC, always three digits of them.
+pub fn rfc3339(time: SystemTime) -> String {
+    let mut text = Vec::new();
+    Stamp::default().rfc3339(&mut text, time);
+    String::from_utf8(text).unwrap_or_default()
+}
+
 /// The text of the last second that was asked for.
 #[derive(Debug, Default)]
 struct Cached {

@@ -7,3 +7,5 @@ pub mod log;
 pub mod metrics;
 mod outlet;
 pub mod recent;
+
+pub use clock::rfc3339;

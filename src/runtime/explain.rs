@@ -1,15 +1,13 @@
 //! What one request met: what was noted of it, beside what the configuration says.
 
-use std::time::SystemTime;
-
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use crate::addr::{ClientAddr, Gate, Source};
 use crate::admin::explain::{Explained, GateMet, Met, Millis, Verdict};
 use crate::config::model::{Action, Config, FileCache, Route, Row, Site};
 use crate::fault::Fault;
 use crate::observe::recent::{Recent, Recorded};
+use crate::observe::rfc3339;
 use crate::snapshot::Snapshot;
 
 /// Answers for one id. `taken` is when the running configuration was taken. Looks through all that is kept: call it on a
@@ -27,7 +25,7 @@ pub(super) fn met(recorded: &Recorded, snapshot: &Snapshot, taken: OffsetDateTim
     let own_route = own_site.and_then(|own| own.routes.iter().find(|own| own.path.to_string() == route));
     Met {
         id: recorded.id.clone(),
-        time: moment(recorded.time),
+        time: rfc3339(recorded.time),
         client: recorded.client.to_string(),
         method: recorded.method.clone(),
         host: recorded.host.clone(),
@@ -100,10 +98,4 @@ fn gates(recorded: &Recorded, config: &Config, site: Option<&Site>, route: Optio
 fn gate(name: String, gate: &Gate, verdict: Verdict) -> GateMet {
     let names = |sources: &[Source]| sources.iter().map(|source| source.name.to_string()).collect();
     GateMet { gate: name, allow: names(&gate.allow), deny: names(&gate.deny), verdict }
-}
-
-fn moment(time: SystemTime) -> String {
-    let time = OffsetDateTime::from(time);
-    let millis = time.replace_microsecond(u32::from(time.millisecond()) * 1000).unwrap_or(time);
-    millis.format(&Rfc3339).unwrap_or_default()
 }
