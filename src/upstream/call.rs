@@ -1,25 +1,24 @@
 //! One request and its answer on one connection: both directions at once, in one task.
 
 use std::future::{Future, poll_fn};
-use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::io;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use http::{Method, StatusCode};
-use http_body::Body as _;
-use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 
-use super::conn::{Conn, Io, Socket};
+use super::conn::{Conn, Io};
 use super::line::Place;
 use super::pool::{Busy, Lane};
+use super::sender::{Phase, Sender};
 use super::sticky::Token;
 use super::{Outgoing, Upstream};
 use crate::fault::Fault;
 use crate::wire::Known;
-use crate::wire::chunked::{Decoded, Decoder, size_line};
+use crate::wire::chunked::{Decoded, Decoder};
 use crate::wire::head::{Head, MAX_RESPONSE_HEAD, Scanner, StatusLine, Version, members};
 use crate::wire::scratch::poll_read_into;
 use crate::wire::{Body, Framing, framing};
@@ -76,37 +75,6 @@ pub struct Call {
     room: usize,
 }
 
-/// The request's way out.
-#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
-struct Sender {
-    /// The head as it was given, for sending it again.
-    head: Bytes,
-    /// What of the head, and of the framing, goes out before `data`.
-    front: Bytes,
-    data: Bytes,
-    body: Option<Body>,
-    /// Whether the body was asked for anything yet: until then the request can be sent again.
-    touched: bool,
-    chunked: bool,
-    phase: Phase,
-    /// Whether the client's next piece of the body is waited for.
-    starved: bool,
-    /// Whether the kernel took something since the last look.
-    moved: bool,
-    /// How many octets the kernel took.
-    written: u64,
-}
-
-#[derive(Debug)]
-enum Phase {
-    /// The first chunk has no line end before it.
-    First,
-    Body,
-    Done,
-    /// The upstream does not take more; its answer may tell why.
-    Broken(Option<io::Error>),
-}
-
 #[derive(Debug)]
 enum Receiver {
     Length(u64),
@@ -123,21 +91,10 @@ pub(super) struct Held {
 }
 
 impl Call {
-    pub(super) fn new(held: Held, timeout: Duration, outgoing: Outgoing) -> Self {
+    pub(super) fn new(held: Held, timeout: Duration, mut outgoing: Outgoing) -> Self {
         let Held { conn, busy, place } = held;
         let doubt = busy.0.member.doubt.now();
-        let sender = Sender {
-            front: outgoing.head.clone(),
-            head: outgoing.head,
-            data: Bytes::new(),
-            body: outgoing.body,
-            touched: false,
-            chunked: outgoing.chunked,
-            phase: Phase::First,
-            starved: false,
-            moved: false,
-            written: 0,
-        };
+        let sender = Sender::new(&mut outgoing);
         Self {
             conn: Some(conn),
             busy,
@@ -232,10 +189,10 @@ impl Call {
         self.conn.as_ref().filter(|conn| conn.reused).map(|conn| conn.idle_since)
     }
 
-    /// The request, where sending it again is safe, and none of its body is lost.
-    pub(super) fn take_back(self) -> Option<Outgoing> {
+    /// The request, where none of its body is lost, and sending it again is safe: by its method, or as it `was_read` by nobody.
+    pub(super) fn take_back(self, was_read: bool) -> Option<Outgoing> {
         let untouched = !self.sender.touched;
-        if !(self.method.is_idempotent() || self.sender.written == 0 || self.is_undelivered()) {
+        if was_read && !(self.method.is_idempotent() || self.sender.written == 0 || self.is_undelivered()) {
             return None;
         }
         let body = match &self.again {
@@ -252,6 +209,16 @@ impl Call {
             upgrade: self.upgrade,
             wants: self.wants,
         })
+    }
+
+    /// Whether the connection was reset, as the kernel does where bytes lay in it that nobody had read, and all of the request
+    /// was in one piece. An end without unread bytes, a crash of who has read them too, is no reset; a server may still
+    /// make one on purpose.
+    pub(super) fn was_reset(&self, fault: &Fault) -> bool {
+        let is_reset =
+            matches!(fault, Fault::Unanswered { source } if source.kind() == io::ErrorKind::ConnectionReset);
+        let is_plain = self.conn.as_ref().is_some_and(|conn| conn.socket.is_plain());
+        is_reset && is_plain && self.sender.is_one_piece()
     }
 
     /// Whether the other side had ended the connection before any of the request came.
@@ -356,99 +323,6 @@ impl Call {
         if self.keep_alive && conn.buffer.is_empty() && matches!(self.sender.phase, Phase::Done) {
             self.busy.0.put(conn);
         }
-    }
-}
-
-impl Sender {
-    /// Writes what there is and asks the body for more, until one of them has to wait.
-    fn poll(&mut self, io: &mut Socket, cx: &mut Context<'_>) -> Result<(), Fault> {
-        while !matches!(self.phase, Phase::Done | Phase::Broken(_)) {
-            self.starved = false;
-            match self.poll_write(io, cx) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(error)) => {
-                    self.phase = Phase::Broken(Some(error));
-                    self.body = None;
-                    return Ok(());
-                }
-                Poll::Pending => return Ok(()),
-            }
-            self.starved = self.poll_next(cx)?.is_pending();
-            if self.starved {
-                return Ok(());
-            }
-        }
-        Ok(())
-    }
-
-    fn poll_write(&mut self, io: &mut Socket, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.has_bytes() {
-            let slices = [IoSlice::new(&self.front), IoSlice::new(&self.data)];
-            let written = ready!(Pin::new(&mut *io).poll_write_vectored(cx, &slices))?;
-            if written == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            self.moved = true;
-            self.written += written as u64;
-            let front = written.min(self.front.len());
-            self.front.advance(front);
-            self.data.advance(written - front);
-        }
-        Pin::new(io).poll_flush(cx)
-    }
-
-    /// Takes the next piece of the body.
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, Fault> {
-        let Some(body) = &mut self.body else {
-            self.phase = Phase::Done;
-            return Ok(Poll::Ready(()));
-        };
-        self.touched = true;
-        let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) else { return Ok(Poll::Pending) };
-        match frame.transpose()?.map(http_body::Frame::into_data) {
-            Some(Ok(data)) => self.data_frame(data),
-            Some(Err(trailers)) => self.end_frame(trailers.into_trailers().ok()),
-            None => self.end_frame(None),
-        }
-        Ok(Poll::Ready(()))
-    }
-
-    fn data_frame(&mut self, data: Bytes) {
-        if self.chunked && !data.is_empty() {
-            let mut front = BytesMut::with_capacity(20);
-            if matches!(self.phase, Phase::Body) {
-                front.extend_from_slice(b"\r\n");
-            }
-            size_line(data.len(), &mut front);
-            self.front = front.freeze();
-            self.phase = Phase::Body;
-        }
-        self.data = data;
-    }
-
-    /// The last chunk and the trailers. A body with a length has neither.
-    fn end_frame(&mut self, trailers: Option<http::HeaderMap>) {
-        self.body = None;
-        if !self.chunked {
-            return;
-        }
-        let mut front = BytesMut::new();
-        if matches!(self.phase, Phase::Body) {
-            front.extend_from_slice(b"\r\n");
-        }
-        front.extend_from_slice(b"0\r\n");
-        for (name, value) in &trailers.unwrap_or_default() {
-            front.extend_from_slice(name.as_ref());
-            front.extend_from_slice(b": ");
-            front.extend_from_slice(value.as_bytes());
-            front.extend_from_slice(b"\r\n");
-        }
-        front.extend_from_slice(b"\r\n");
-        self.front = front.freeze();
-    }
-
-    fn has_bytes(&self) -> bool {
-        !self.front.is_empty() || !self.data.is_empty()
     }
 }
 

@@ -67,6 +67,11 @@ pub(super) enum Socket {
 }
 
 impl Socket {
+    /// Whether what is written reaches the server itself, and not its TLS first.
+    pub(super) fn is_plain(&self) -> bool {
+        !matches!(self, Self::Tls(_))
+    }
+
     /// Whether nothing of the `written` octets has reached the other side, which has ended the connection: its end was on its
     /// way before any of them came. What TLS made of them is not known well enough.
     pub(super) fn is_undelivered(&self, written: u64) -> bool {

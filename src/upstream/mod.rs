@@ -9,7 +9,7 @@
 //!
 //! - `member`: one address, how it is, and what it has to do; `balance`: which one is next
 //! - `group`: the members of one upstream, who join and leave
-//! - `search`: from a request to a connection; `call`: from a connection to an answer
+//! - `search`: from a request to a connection; `call`: from a connection to an answer; `sender`: the request's part of that
 //! - `line`: who waits; `pool`: a worker's idle connections; `idle`: for how long they are good; `doubt`: who is about to leave
 //! - `resolve`, `health`, `keeper`: what the control thread does
 
@@ -27,6 +27,7 @@ mod member;
 mod pool;
 mod resolve;
 mod search;
+mod sender;
 pub mod sticky;
 mod unsent;
 
@@ -41,6 +42,7 @@ use http::Method;
 use balance::Chooser;
 pub use call::{Answer, Call, Chunk};
 pub use conn::Io;
+use dial::dial;
 pub use group::{Drained, MemberStatus};
 use group::{Names, members_of};
 pub use keeper::Keeper;
@@ -156,7 +158,7 @@ impl Upstream {
     /// Sends a request and waits for the first head of the answer, which may be an interim one.
     ///
     /// Where the connection ends without a byte of an answer, the request goes again on a fresh one, if sending it twice
-    /// is safe (RFC 9110 section 9.2.2) or nothing of it was delivered: once for nothing where the connection was a
+    /// is safe (RFC 9110 section 9.2.2) or nobody can have read it: once for nothing where the connection was a
     /// pooled one, `retries` times where it was fresh. A request that kills its worker is not tried on the whole pool.
     pub async fn call(
         self: &Arc<Self>,
@@ -180,7 +182,13 @@ impl Upstream {
             };
             let reused = self.learn(&call, &fault);
             let left = if reused { Some(retries) } else { retries.checked_sub(1) };
-            let again = if matches!(fault, Fault::Unanswered { .. }) { call.take_back() } else { None };
+            let again = match fault {
+                Fault::Unanswered { .. } => {
+                    let was_read = !(call.was_reset(&fault) && self.has_stopped(permit, pools, &call).await);
+                    call.take_back(was_read)
+                }
+                _ => None,
+            };
             let (Some(left), Some(again)) = (left, again) else { return Err(fault) };
             (retries, outgoing, pooled) = (left, again, false);
         }
@@ -204,6 +212,19 @@ impl Upstream {
         };
         let call::Held { conn, busy, place } = self.connection(permit, pools, &nothing, false, trace).await?;
         Ok(Io::new(conn, busy, place).0)
+    }
+
+    /// Whether nobody listens any more where the call was sent. A connection that was reset then, had stood in the queue of a
+    /// server that stopped, or with a worker that left with it: a request in one piece that lay there was not read.
+    async fn has_stopped(&self, permit: Permit<Route>, pools: &Pools, call: &Call) -> bool {
+        let member = &call.lane().member;
+        match dial(permit, &member.address, pools.tls(), self.proxy.connect_timeout).await {
+            Err(fault @ Fault::Unreachable { .. }) => {
+                self.refused(member, &fault);
+                true
+            }
+            _ => false,
+        }
     }
 
     /// What a call that got no answer tells of its member. Whether the connection was a reused one.

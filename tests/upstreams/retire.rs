@@ -1,11 +1,17 @@
 //! Workers that retire and servers that restart, under load: a real gunicorn, and no request lost.
 
+use std::io::Read as _;
+use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
-use super::{closed, edge};
-use crate::support::client::{NAME, connect};
+use socket2::SockRef;
+
+use super::{closed, edge, say, wait, wait_for_status};
+use crate::support::client::{NAME, Tls, Wire, connect};
 use crate::support::django::Django;
 use crate::support::edge::Edge;
+use crate::support::upstream::Upstream;
 
 /// What a client that keeps asking has seen.
 #[derive(Default)]
@@ -65,7 +71,7 @@ fn twenty_restarts_are_not_felt() {
         for _ in 0..20 {
             let before = tally.good.load(Ordering::Relaxed);
             while tally.good.load(Ordering::Relaxed) < before + 20 {
-                std::thread::sleep(std::time::Duration::from_millis(5)); // the clients tell nobody
+                std::thread::sleep(Duration::from_millis(5)); // the clients tell nobody
             }
             django.leave();
             django = Django::gunicorn_with("gthread", Some(&address), &[]);
@@ -73,4 +79,69 @@ fn twenty_restarts_are_not_felt() {
         done.store(true, Ordering::Relaxed);
     });
     assert_eq!(tally.bad.into_inner(), 0);
+}
+
+/// A POST whose body has so many octets.
+fn post(edge: &Edge, length: usize) -> Wire<Tls> {
+    let mut client = connect(edge);
+    let body = "x".repeat(length);
+    client
+        .send(format!("POST / HTTP/1.1\r\nHost: {NAME}\r\nContent-Length: {length}\r\n\r\n{body}"))
+        .unwrap();
+    client
+}
+
+/// The connection that the edge has made, once a request lies in it.
+fn sent_to(server: &TcpListener) -> TcpStream {
+    let stream = server.accept().unwrap().0;
+    assert!(stream.peek(&mut [0]).unwrap() > 0);
+    stream
+}
+
+#[test]
+fn what_a_server_that_stopped_has_not_read_goes_to_the_next() {
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = server.local_addr().unwrap();
+    let edge = edge(&[address.to_string()], "hold = \"60s\"");
+    let mut client = post(&edge, 200);
+    let stream = sent_to(&server);
+    drop(server);
+    drop(stream);
+    wait_for_status(&edge, "it waits", wait(1));
+    let next = Upstream::raw_at(address, |connection| {
+        while connection.request().is_some() {
+            say(&mut connection.stream, "next")?;
+        }
+        Ok(())
+    });
+    assert_eq!(client.response().unwrap().text(), "next");
+    assert_eq!(next.seen().iter().filter(|seen| seen.body.len() == 200).count(), 1);
+}
+
+#[test]
+fn what_a_server_may_have_read_in_part_is_not_sent_twice() {
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let edge = edge(&[server.local_addr().unwrap().to_string()], "hold = \"60s\"");
+    let mut client = post(&edge, 8192);
+    let mut stream = sent_to(&server);
+    drop(server);
+    stream.read_exact(&mut [0; 100]).unwrap();
+    drop(stream);
+    assert_eq!(client.response().unwrap().status, 502);
+}
+
+#[test]
+fn a_reset_alone_is_no_proof() {
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let edge = edge(&[server.local_addr().unwrap().to_string()], "");
+    let mut client = post(&edge, 200);
+    let mut stream = sent_to(&server);
+    while stream.read(&mut [0; 4096]).unwrap() == 4096 {}
+    SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(stream);
+    assert_eq!(client.response().unwrap().status, 502);
+    server.set_nonblocking(true).unwrap();
+    while let Ok((mut look, _)) = server.accept() {
+        assert_eq!(look.read(&mut [0]).unwrap(), 0, "it was sent twice");
+    }
 }
