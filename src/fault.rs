@@ -43,12 +43,9 @@ pub enum Fault {
     /// The client stopped sending before its request was whole.
     #[error("the client did not finish its request in time")]
     RequestTimeout,
-    /// The body is over the limit, in octets.
-    #[error("the body is over the limit of {limit} octets")]
-    BodyTooLarge {
-        /// The limit that was met, in octets.
-        limit: u64,
-    },
+    /// The body is longer than a `body` of the configuration says; the log names it.
+    #[error("the body is longer than it may be")]
+    BodyTooLarge,
     /// The request target alone is over the limit.
     #[error("the request target is too long")]
     TargetTooLong,
@@ -112,6 +109,13 @@ pub enum Fault {
     /// The upstream has as much to do as it may. Nothing was sent.
     #[error("the upstream has too much to do: {0}")]
     Busy(&'static str),
+    /// As much waits at the edge as may, and the request's body finds no room beside it. Nothing was sent.
+    #[error("as much waits at the edge as may")]
+    NoRoom,
+    /// The request's body can wait nowhere: the disk is full, or does not take it, or it is longer than all the room that
+    /// there is. Nothing was sent.
+    #[error("the request's body can wait nowhere")]
+    NoSpace,
     /// The edge is at a limit of its own, or about to leave.
     #[error("the edge cannot take the request now: {0}")]
     Unavailable(&'static str),
@@ -134,7 +138,7 @@ impl Fault {
             Self::NoRoute | Self::NoFile => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed | Self::ReadOnly => StatusCode::METHOD_NOT_ALLOWED,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::ExpectationFailed => StatusCode::EXPECTATION_FAILED,
@@ -146,9 +150,10 @@ impl Fault {
                 StatusCode::BAD_GATEWAY
             }
             Self::ConnectTimeout | Self::ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
-            Self::Unavailable(_) | Self::Busy(_) | Self::Down { .. } | Self::Maintenance => {
+            Self::Unavailable(_) | Self::Busy(_) | Self::Down { .. } | Self::NoRoom | Self::Maintenance => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
+            Self::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
             Self::Internal(_) | Self::FileBroken { .. } => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -160,7 +165,7 @@ impl Fault {
             self,
             Self::BadRequest(_)
                 | Self::RequestTimeout
-                | Self::BodyTooLarge { .. }
+                | Self::BodyTooLarge
                 | Self::TargetTooLong
                 | Self::HeadTooLarge
                 | Self::TransferCoding
@@ -186,7 +191,7 @@ impl Fault {
             Self::NoFile => "no_file",
             Self::MethodNotAllowed | Self::ReadOnly => "method",
             Self::RequestTimeout => "request_timeout",
-            Self::BodyTooLarge { .. } => "body_too_large",
+            Self::BodyTooLarge => "body_too_large",
             Self::TargetTooLong => "target_too_long",
             Self::Misdirected => "misdirected",
             Self::ExpectationFailed => "expectation",
@@ -202,6 +207,8 @@ impl Fault {
             Self::ConnectTimeout => "connect_timeout",
             Self::ResponseTimeout => "response_timeout",
             Self::Busy(_) => "busy",
+            Self::NoRoom => "no_room",
+            Self::NoSpace => "no_space",
             Self::Unavailable(_) => "unavailable",
             Self::Maintenance => "maintenance",
             Self::Internal(_) => "internal",

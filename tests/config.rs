@@ -200,7 +200,7 @@ fn a_site_says_what_is_not_the_default() {
     );
     assert_eq!(&loaded.source.text[site.certificate_place.span.clone()][..8], "{ cert =");
     assert_eq!(site.hsts.map(|age| age.as_secs()), Some(30 * 86_400));
-    let paths: Vec<_> = site.routes.iter().map(|route| (&route.path, route.body)).collect();
+    let paths: Vec<_> = site.routes.iter().map(|route| (&route.path, route.body.octets)).collect();
     let [prefix, exact, rest] = [
         PathPattern::Prefix("/café/".into()),
         PathPattern::Exact("/old".into()),

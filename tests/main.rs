@@ -12,6 +12,7 @@ mod access_lines;
 mod acme;
 mod answers;
 mod architecture;
+mod buffers;
 mod certbot;
 mod chaos;
 mod client_address;

@@ -19,5 +19,5 @@ mod units;
 mod validate;
 
 pub use load::{Loaded, load, parse};
-pub(crate) use units::{duration as read_duration, show_duration};
+pub(crate) use units::{duration as read_duration, show_duration, show_size};
 pub(crate) use validate::read_source;

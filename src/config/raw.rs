@@ -201,6 +201,15 @@ impl<'a> Table<'a> {
         self.scalar(name, Value::size, |text| units::size(text).ok())
     }
 
+    /// true or false, where it was typed.
+    pub(super) fn flag(&self, name: &str) -> Option<bool> {
+        let value = self.get(name)?;
+        value.flag().or_else(|| {
+            value.mismatch();
+            None
+        })
+    }
+
     /// A value, or the schema's default for it.
     fn scalar<T>(
         &self,

@@ -23,6 +23,11 @@ pub(crate) fn show_duration(duration: Duration) -> String {
     show(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX), &TIMES)
 }
 
+/// A size as [`size`] reads it, in the largest unit that divides it.
+pub(crate) fn show_size(octets: u64) -> String {
+    show(octets, &SIZES)
+}
+
 fn scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let (number, unit) = split(text);
     let (_, scale) = units.iter().find(|(name, _)| *name == unit)?;

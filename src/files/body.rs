@@ -1,36 +1,26 @@
 //! A file's content on its way out: as much in memory as one piece.
 
 use std::collections::VecDeque;
-use std::future::Future;
-use std::io::{self, IoSliceMut};
+use std::fs::File;
+use std::io;
 use std::num::NonZeroU64;
 use std::ops::Range;
-use std::os::fd::OwnedFd;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use rustix::io::{Errno, ReadWriteFlags, preadv2};
-use tokio::task::{JoinHandle, spawn_blocking};
+use bytes::Bytes;
 use tokio::time::Instant;
 
+use super::reader::{PIECE, Reader};
 use crate::fault::Fault;
 use crate::wire::deadline::Deadline;
 
-/// The most that is read at once, in octets.
-const PIECE: u64 = 64 * 1024;
-
-/// Reads a file as it is asked to. What the kernel has in memory is read at once; what it would have to wait for, on
-/// another thread.
+/// What of a file is sent, in its order.
 #[derive(Debug)]
 pub struct Body {
-    file: Arc<OwnedFd>,
+    reader: Reader,
     pieces: VecDeque<Piece>,
-    reading: Option<JoinHandle<Result<Bytes, Errno>>>,
-    /// Whether the file's own system can say that it would have to wait.
-    can_tell: bool,
     pace: Option<Pace>,
 }
 
@@ -43,8 +33,8 @@ enum Piece {
 }
 
 impl Body {
-    pub(super) fn new(file: Arc<OwnedFd>) -> Self {
-        Self { file, pieces: VecDeque::new(), reading: None, can_tell: true, pace: None }
+    pub(super) fn new(file: Arc<File>) -> Self {
+        Self { reader: Reader::new(file), pieces: VecDeque::new(), pace: None }
     }
 
     pub(super) fn push_text(&mut self, text: impl Into<Bytes>) {
@@ -86,8 +76,9 @@ impl Body {
             Some(Piece::Text(text)) => return Poll::Ready(Ok(Some(text))),
             Some(Piece::Part(part)) => part,
         };
-        let read = match self.poll_read(&part, cx) {
-            Poll::Ready(read) => read?,
+        let most = self.pace.as_ref().map_or(PIECE, |pace| pace.rate.get());
+        let read = match self.reader.poll_read(&part, most, cx) {
+            Poll::Ready(read) => read.map_err(|source| Fault::FileBroken { source })?,
             Poll::Pending => {
                 self.pieces.push_front(Piece::Part(part));
                 return Poll::Pending;
@@ -105,25 +96,6 @@ impl Body {
             self.pieces.push_front(Piece::Part(rest));
         }
         Poll::Ready(Ok(Some(read)))
-    }
-
-    fn poll_read(&mut self, part: &Range<u64>, cx: &mut Context<'_>) -> Poll<Result<Bytes, Fault>> {
-        let broken = |error: Errno| Fault::FileBroken { source: error.into() };
-        let most = self.pace.as_ref().map_or(PIECE, |pace| pace.rate.get().min(PIECE));
-        if self.reading.is_none() && self.can_tell {
-            match read(&self.file, part, most, ReadWriteFlags::NOWAIT) {
-                Err(Errno::AGAIN) => {}
-                Err(Errno::OPNOTSUPP) => self.can_tell = false,
-                read => return Poll::Ready(read.map_err(broken)),
-            }
-        }
-        let reading = self.reading.get_or_insert_with(|| {
-            let (file, part) = (Arc::clone(&self.file), part.clone());
-            spawn_blocking(move || read(&file, &part, most, ReadWriteFlags::empty()))
-        });
-        let read = ready!(Pin::new(reading).poll(cx));
-        self.reading = None;
-        Poll::Ready(read.map_err(Fault::internal)?.map_err(broken))
     }
 }
 
@@ -150,22 +122,6 @@ impl Pace {
     }
 }
 
-/// The first octets of a part, `most` of them at most; none is the end of the file.
-fn read(file: &OwnedFd, part: &Range<u64>, most: u64, flags: ReadWriteFlags) -> Result<Bytes, Errno> {
-    let wanted = usize::try_from((part.end - part.start).min(most)).unwrap_or(0);
-    let mut buffer = BytesMut::zeroed(wanted);
-    loop {
-        match preadv2(file, &mut [IoSliceMut::new(&mut buffer)], part.start, flags) {
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error),
-            Ok(count) => {
-                buffer.truncate(count);
-                return Ok(buffer.freeze());
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
@@ -175,7 +131,7 @@ mod tests {
     fn body(content: &[u8]) -> Body {
         let file = tempfile::tempfile().unwrap();
         io::Write::write_all(&mut &file, content).unwrap();
-        Body::new(Arc::new(file.into()))
+        Body::new(Arc::new(file))
     }
 
     async fn all(body: &mut Body) -> Result<Vec<u8>, Fault> {

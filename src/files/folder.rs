@@ -4,6 +4,7 @@
 //! a link with too many `..` that leaves it is refused, whoever changes the tree meanwhile. The directory is found by its
 //! path each time, so that a deployment may put another in its place.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -31,7 +32,7 @@ pub struct Folder {
 /// A regular file that was opened.
 #[derive(Debug)]
 pub(super) struct Opened {
-    pub(super) file: Arc<OwnedFd>,
+    pub(super) file: Arc<File>,
     /// In octets.
     pub(super) size: u64,
     /// Seconds since 1970, and nanoseconds.
@@ -167,7 +168,7 @@ fn open_file(root: &OwnedFd, name: &[u8], more: ResolveFlags) -> Result<Opened, 
         return Err(Errno::NOENT);
     }
     Ok(Opened {
-        file: Arc::new(file),
+        file: Arc::new(file.into()),
         size: u64::try_from(stat.st_size).unwrap_or(0),
         modified: (stat.st_mtime, stat.st_mtime_nsec),
         inode: stat.st_ino,

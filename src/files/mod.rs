@@ -2,7 +2,7 @@
 //!
 //! A request's way: [`serve()`] takes a [`Permit<Route>`](crate::addr::Permit), [`Folder`] opens what the name says
 //! and nothing outside of the directory, or a compressed sibling of it instead, `conditional` asks whether the
-//! client has it already, `range` cuts out what it wants, and a [`Body`] reads that as the client takes it. `accel` is
+//! client has it already, `range` cuts out what it wants, and a [`Body`] has a [`Reader`] read that as the client takes it. `accel` is
 //! what an upstream says of a file that the edge is to send for it.
 
 pub mod accel;
@@ -11,11 +11,13 @@ mod conditional;
 mod folder;
 mod kind;
 mod range;
+mod reader;
 mod serve;
 
 pub use body::Body;
 pub use folder::Folder;
 pub use kind::content_type;
+pub use reader::{PIECE, Reader, lies_in_memory};
 pub use serve::{Asked, Served, serve};
 
 use crate::wire::Head;

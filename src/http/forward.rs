@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 use http_body::Frame;
 
-use super::exchange::Exchange;
+use super::exchange::{Exchange, RequestId};
 use super::files;
 use super::forwarded::{self, line};
 use super::pipeline::Interim;
@@ -17,6 +17,7 @@ use super::response::{Payload, Response};
 use super::spool::{self, Ahead};
 use crate::addr::{ClientAddr, Permit, Route};
 use crate::fault::Fault;
+use crate::route::{Ceiling, RouteEntry, Shelf};
 use crate::upstream::{Answer, Call, Outgoing, Upstream, sticky};
 use crate::wire::Known;
 use crate::wire::{Body, Framing, Head, framing};
@@ -26,13 +27,13 @@ pub(super) async fn forward(
     exchange: &mut Exchange,
     permit: Permit<Route>,
     upstream: &Arc<Upstream>,
+    route: &RouteEntry,
     body: Option<Body>,
-    limit: u64,
     interim: Interim<'_>,
 ) -> Result<Response, Fault> {
     let Some(request) = &exchange.request else { return Err(Fault::internal("a request without a head")) };
-    let body = body.map(|body| Box::new(Limited { body, left: limit, limit }) as Body);
-    let outgoing = outgoing(exchange, request, upstream, body).await?;
+    let body = body.map(|body| Limited::new(body, &route.body, exchange.id));
+    let outgoing = outgoing(exchange, request, upstream, &route.shelf, body).await?;
     let (mut answer, mut call) =
         upstream.call(permit, &exchange.worker.pools, outgoing, &mut exchange.trace).await?;
     while answer.status.is_informational() && answer.status != StatusCode::SWITCHING_PROTOCOLS {
@@ -46,7 +47,7 @@ pub(super) async fn forward(
     if files::is_handed_over(&answer.head) {
         return Box::pin(files::follow(exchange, &answer, call)).await;
     }
-    response(exchange, request, upstream, answer, call)
+    response(exchange, request, upstream, &route.shelf, answer, call)
 }
 
 /// The request as it goes out. Where bodies are buffered it is read to its end first, and goes out with its length,
@@ -55,12 +56,12 @@ async fn outgoing(
     exchange: &Exchange,
     request: &Request,
     upstream: &Upstream,
+    shelf: &Arc<Shelf>,
     body: Option<Body>,
 ) -> Result<Outgoing, Fault> {
-    let buffers = &upstream.proxy().buffers;
     let (mut body, mut framing, mut again) = (body, request.framing, None);
-    if let Some(incoming) = body.take_if(|_| buffers.request) {
-        let collected = spool::collect(incoming, buffers, upstream.disk(), &exchange.worker).await?;
+    if let Some(incoming) = body.take_if(|_| shelf.buffers.request) {
+        let collected = spool::collect(incoming, shelf, &exchange.worker, &exchange.id).await?;
         if collected.trailers.is_none() {
             framing = if collected.length == 0 { Framing::None } else { Framing::Length(collected.length) };
         }
@@ -204,6 +205,7 @@ fn response(
     exchange: &Exchange,
     request: &Request,
     upstream: &Upstream,
+    shelf: &Arc<Shelf>,
     answer: Answer,
     mut call: Call,
 ) -> Result<Response, Fault> {
@@ -217,8 +219,7 @@ fn response(
         Framing::Chunked | Framing::Close => None,
     };
     let events = is_event_stream(&head);
-    let buffers = &upstream.proxy().buffers;
-    let at_once = events || !buffers.response || wants_no_buffer(&head);
+    let at_once = events || !shelf.buffers.response || wants_no_buffer(&head);
     let nominated = head.nominated();
     head.retain(|known, name| !is_hop(known) && !is_among(&nominated, name));
     if let Some(cookie) = call.cookie(upstream) {
@@ -243,7 +244,7 @@ fn response(
             Payload::Empty
         }
         _ if at_once => Payload::Upstream(Box::new(call)),
-        _ => Payload::Ahead(Box::new(Ahead::new(call, buffers, upstream.disk(), &exchange.worker))),
+        _ => Payload::Ahead(Box::new(Ahead::new(call, shelf, &exchange.worker))),
     };
     Ok(Response { status, head, length, payload, close: false })
 }
@@ -277,11 +278,27 @@ fn is_event_stream(head: &Head) -> bool {
         .is_some_and(|kind| kind.eq_ignore_ascii_case(EVENTS))
 }
 
+/// Tells the log which setting a body is too long for, and by how much where its client has said so.
+pub(super) fn too_large(ceiling: &Ceiling, length: Option<u64>, id: RequestId) -> Fault {
+    let setting = &*ceiling.setting;
+    tracing::warn!(request_id = %id, setting, length, "a request's body is longer than it may be (413)");
+    Fault::BodyTooLarge
+}
+
 /// A body that may not be longer than its route allows.
 struct Limited {
     body: Body,
     left: u64,
-    limit: u64,
+    ceiling: Arc<Ceiling>,
+    /// The request's.
+    id: RequestId,
+}
+
+impl Limited {
+    #[allow(clippy::new_ret_no_self, reason = "what reads a body asks for no more of it")]
+    fn new(body: Body, ceiling: &Arc<Ceiling>, id: RequestId) -> Body {
+        Box::new(Self { body, left: ceiling.octets, ceiling: Arc::clone(ceiling), id })
+    }
 }
 
 impl http_body::Body for Limited {
@@ -297,7 +314,7 @@ impl http_body::Body for Limited {
             let length = frame.data_ref().map_or(0, |data| data.len() as u64);
             match self.left.checked_sub(length) {
                 Some(left) => self.left = left,
-                None => return Poll::Ready(Some(Err(Fault::BodyTooLarge { limit: self.limit }))),
+                None => return Poll::Ready(Some(Err(too_large(&self.ceiling, None, self.id)))),
             }
         }
         Poll::Ready(frame)

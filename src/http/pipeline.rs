@@ -95,7 +95,7 @@ async fn answer(
     if let Some(policy) = &route.policy {
         gates::pass(exchange, request, policy).await?;
     }
-    check_length(route, request)?;
+    check_length(exchange, route, request)?;
     match &route.action {
         RouteAction::Redirect { to, status } => {
             let status = StatusCode::from_u16(*status).map_err(Fault::internal)?;
@@ -109,8 +109,7 @@ async fn answer(
         RouteAction::Internal(_) => Err(Fault::NoRoute),
         RouteAction::Proxy(upstream) => {
             let upstream = Arc::clone(upstream);
-            let limit = route.body;
-            forward::forward(exchange, permit, &upstream, body, limit, interim).await
+            forward::forward(exchange, permit, &upstream, route, body, interim).await
         }
     }
 }
@@ -148,9 +147,11 @@ fn canonical(exchange: &Exchange, site: &SiteEntry, request: &Request) -> Option
     Some(respond::redirect(exchange, StatusCode::PERMANENT_REDIRECT, &location))
 }
 
-fn check_length(route: &RouteEntry, request: &Request) -> Result<(), Fault> {
+fn check_length(exchange: &Exchange, route: &RouteEntry, request: &Request) -> Result<(), Fault> {
     match request.framing {
-        Framing::Length(length) if length > route.body => Err(Fault::BodyTooLarge { limit: route.body }),
+        Framing::Length(length) if length > route.body.octets => {
+            Err(forward::too_large(&route.body, Some(length), exchange.id))
+        }
         _ => Ok(()),
     }
 }

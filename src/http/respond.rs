@@ -36,7 +36,9 @@ pub(super) fn fault(exchange: &mut Exchange, fault: Fault) -> Response {
             head.push(b"retry-after", itoa::Buffer::new().format(seconds).as_bytes());
         }
         Fault::Maintenance => head.push(b"retry-after", AFTER_MAINTENANCE),
-        Fault::Unavailable(_) | Fault::Busy(_) | Fault::Down { .. } => head.push(b"retry-after", RETRY_AFTER),
+        Fault::Unavailable(_) | Fault::Busy(_) | Fault::NoRoom | Fault::Down { .. } => {
+            head.push(b"retry-after", RETRY_AFTER);
+        }
         Fault::ReadOnly => head.push(b"allow", b"GET, HEAD"),
         Fault::MethodNotAllowed => head.push(b"allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
         _ => {}
@@ -125,6 +127,7 @@ fn advice(status: StatusCode) -> &'static str {
         501 | 505 => "The request is written in a way that is not supported.",
         502 => "The site gave no answer that could be passed on. Please try again.",
         503 => "The site is busy. Please try again in a moment.",
+        507 => "There is no room for what was sent. Please try again later.",
         504 => "The site took too long to answer. Please try again.",
         _ => "Something went wrong. Please try again.",
     }

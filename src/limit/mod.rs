@@ -3,6 +3,7 @@
 pub mod connections;
 pub mod gcra;
 pub mod rate;
+pub mod room;
 
 use std::net::{IpAddr, Ipv6Addr};
 

@@ -16,6 +16,7 @@ pub use entrance::{Ends, Entered, Turned};
 pub use seat::{LAST_CALL, Seat};
 
 use crate::limit::connections::Connections;
+use crate::limit::room::Rooms;
 use crate::observe::access::Sink;
 use crate::observe::metrics::Meter;
 use crate::snapshot::Live;
@@ -28,6 +29,8 @@ pub struct Lobby {
     pub access: Sink,
     /// What the worker counts with.
     pub meter: Meter,
+    /// What waits of bodies, with every worker.
+    pub rooms: Rooms,
     connections: Connections,
     draining: Cell<bool>,
     /// How long a connection without a request may stay while the edge leaves.
@@ -37,9 +40,9 @@ pub struct Lobby {
 
 impl Lobby {
     /// A lobby without connections. Call it on the worker's own runtime, inside its `LocalSet`.
-    pub fn new(live: Live, access: Sink, meter: Meter, connections: Connections) -> Rc<Self> {
+    pub fn new(live: Live, access: Sink, meter: Meter, connections: Connections, rooms: Rooms) -> Rc<Self> {
         let (draining, last_call, open) = Default::default();
-        let lobby = Rc::new(Self { live, access, meter, connections, draining, last_call, open });
+        let lobby = Rc::new(Self { live, access, meter, rooms, connections, draining, last_call, open });
         let flushing = Rc::clone(&lobby);
         tokio::task::spawn_local(async move { flushing.access.keep_flushed().await });
         lobby

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::auth::Door;
 use crate::config::model::{self, Auth, Compress, Headers, Limited, Route};
 use crate::limit::rate::Rate;
+use crate::limit::room::Room;
 
 /// What the edge does with the requests and the answers of a route.
 #[derive(Debug)]
@@ -43,23 +44,29 @@ impl Policy {
 }
 
 /// What goes on counting and knowing through a reload, where it stays what it was: rates, by the name of their site and
-/// their place in it, and doors.
+/// their place in it, doors, and what each site has on disk.
 #[derive(Debug, Default)]
 pub(super) struct Gates {
     rates: Kept<(Box<str>, Limited), Rate>,
     doors: Kept<Auth, Door>,
+    rooms: Kept<Box<str>, Room>,
 }
 
 impl Gates {
     /// None yet, with those of another configuration to be kept.
     pub(super) fn after(previous: Option<&Self>) -> Self {
         let Some(previous) = previous else { return Self::default() };
-        Self { rates: previous.rates.next(), doors: previous.doors.next() }
+        Self { rates: previous.rates.next(), doors: previous.doors.next(), rooms: previous.rooms.next() }
     }
 
     /// Lets go of those that were not kept.
     pub(super) fn settled(self) -> Self {
-        Self { rates: self.rates.settled(), doors: self.doors.settled() }
+        Self { rates: self.rates.settled(), doors: self.doors.settled(), rooms: self.rooms.settled() }
+    }
+
+    /// What a site's bodies have on disk.
+    pub(super) fn room(&mut self, site: &str) -> Arc<Room> {
+        self.rooms.kept_or_new(site.into(), Room::default)
     }
 }
 

@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::bodies::{Ceiling, Shelf};
 use super::maintenance::Maintenance;
 use super::pages::Pages;
 use super::policy::{Gates, Policy};
 use crate::addr::Gate;
-use crate::config::model::{Action, Config, Kind, PathPattern, Proxy, Route, RowId, Site};
+use crate::config::model::{Action, Config, Kind, Limits, PathPattern, Proxy, RowId, Site};
 use crate::files::Folder;
 use crate::name::{HostPattern, Hostname};
 use crate::observe::metrics::{Labels, Series};
@@ -59,8 +60,10 @@ pub struct RouteEntry {
     pub path: PathPattern,
     /// Who may use it, beyond the site's gate.
     pub gate: Gate,
-    /// The longest request body in octets.
-    pub body: u64,
+    /// The longest request body.
+    pub body: Arc<Ceiling>,
+    /// Where its bodies wait.
+    pub shelf: Arc<Shelf>,
     /// What it does.
     pub action: RouteAction,
     /// What the edge adds to that; None: nothing.
@@ -126,7 +129,8 @@ impl Table {
             .enumerate()
             .zip(pages.into_iter().chain(std::iter::repeat_with(Pages::default)))
             .map(|((index, site), pages)| {
-                let entry = SiteEntry::build(index, site, &mut upstream, &mut labels, &mut gates);
+                let entry =
+                    SiteEntry::build(index, site, &config.limits, &mut upstream, &mut labels, &mut gates);
                 Arc::new(SiteEntry { pages, ..entry })
             })
             .collect();
@@ -185,6 +189,7 @@ impl SiteEntry {
     fn build(
         index: usize,
         site: &Site,
+        limits: &Limits,
         upstream: &mut impl FnMut(&Proxy) -> Arc<Upstream>,
         labels: &mut Labels,
         gates: &mut Gates,
@@ -192,12 +197,17 @@ impl SiteEntry {
         let canonical = site.domains.iter().find_map(exact_name).cloned();
         let first = || site.domains.first().map(ToString::to_string).unwrap_or_default();
         let name = canonical.as_ref().map_or_else(first, ToString::to_string);
+        let room = gates.room(&name);
         let mut exact = Vec::new();
         let mut prefixes = Vec::new();
         for route in &site.routes {
             let series = labels.series(&name, &route.path.to_string());
             let policy = Policy::of(route, &name, gates);
-            let entry = RouteEntry::build(route, upstream, policy, series);
+            let (body, shelf) =
+                (Ceiling::of(route.body, &route.path, &name), Shelf::of(route.buffers, limits, &room, &name));
+            let action = RouteAction::of(&route.action, upstream);
+            let (path, gate) = (route.path.clone(), route.gate.clone());
+            let entry = RouteEntry { path, gate, body, shelf, action, policy, series };
             match &route.path {
                 PathPattern::Exact(text) => exact.push((text.as_bytes().into(), entry)),
                 PathPattern::Prefix(text) => prefixes.push((text.as_bytes().into(), entry)),
@@ -254,22 +264,16 @@ impl RouteEntry {
             PathPattern::Exact(_) => path.rsplit(|b| *b == b'/').next().unwrap_or_default(),
         }
     }
+}
 
-    fn build(
-        route: &Route,
-        upstream: &mut impl FnMut(&Proxy) -> Arc<Upstream>,
-        policy: Option<Arc<Policy>>,
-        series: Series,
-    ) -> Self {
-        let action = match &route.action {
-            Action::Proxy(proxy) => RouteAction::Proxy(upstream(proxy)),
-            Action::Redirect { to, status } => {
-                RouteAction::Redirect { to: to.as_str().into(), status: *status }
-            }
-            Action::Files(files) if files.internal => RouteAction::Internal(Folder::new(files)),
-            Action::Files(files) => RouteAction::Files(Folder::new(files)),
-        };
-        Self { path: route.path.clone(), gate: route.gate.clone(), body: route.body, action, policy, series }
+impl RouteAction {
+    fn of(action: &Action, upstream: &mut impl FnMut(&Proxy) -> Arc<Upstream>) -> Self {
+        match action {
+            Action::Proxy(proxy) => Self::Proxy(upstream(proxy)),
+            Action::Redirect { to, status } => Self::Redirect { to: to.as_str().into(), status: *status },
+            Action::Files(files) if files.internal => Self::Internal(Folder::new(files)),
+            Action::Files(files) => Self::Files(Folder::new(files)),
+        }
     }
 }
 
@@ -340,8 +344,8 @@ mod tests {
 
     use super::*;
     use crate::config::model::{
-        AccessLog, Acme, Admin, Balance, Bind, Buffers, Certificate, Errors, Kind, Limits, Log, LogFormat,
-        LogLevel, Place, Process, Row, Serve, Store, Target, Tls, TlsVersion,
+        AccessLog, Acme, Admin, Balance, Bind, BodyLimit, Buffers, Certificate, Errors, Kind, Limits, Log,
+        LogFormat, LogLevel, Place, Process, Route, Row, Serve, SetBy, Store, Target, Tls, TlsVersion,
     };
 
     #[test]
@@ -438,8 +442,6 @@ mod tests {
         route.path.to_string()
     }
 
-    const BUFFERS: Buffers = Buffers { request: true, response: true, memory: 65_536, disk: 0 };
-
     fn proxy() -> Proxy {
         let target = Target::Tcp { host: "django".into(), port: 8000, tls: false };
         let second = Duration::from_secs(1);
@@ -455,7 +457,6 @@ mod tests {
             queue: 1,
             queue_timeout: second,
             health: None,
-            buffers: BUFFERS,
         }
     }
 
@@ -465,7 +466,9 @@ mod tests {
             None => PathPattern::Prefix(path.to_owned()),
         };
         let policy = crate::config::model::Policy::default();
-        Route { path, gate: Gate::open(), body: 1024, action, policy, files_place: Place::default() }
+        let body = BodyLimit { octets: 1024, set_by: SetBy::Limits };
+        let (gate, files_place, buffers) = (Gate::open(), Place::default(), Buffers::default());
+        Route { path, gate, body, buffers, action, policy, files_place }
     }
 
     fn site(domains: &[&str], redirect: &[&str], routes: &[&str]) -> Site {
@@ -519,6 +522,8 @@ mod tests {
                 connections: 16,
                 connections_per_client: None,
                 body: 1024,
+                buffer_memory: 1024,
+                buffer_disk: 1024,
                 header_timeout: second,
                 handshake_timeout: second,
                 idle_timeout: second,

@@ -128,6 +128,7 @@ fn same_site((old, a): (&Config, &Site), (new, b): (&Config, &Site)) -> bool {
                 a.path == b.path
                     && same_gate(&a.gate, &b.gate)
                     && a.body == b.body
+                    && a.buffers == b.buffers
                     && a.action == b.action
                     && a.policy == b.policy
             })

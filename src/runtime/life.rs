@@ -127,7 +127,14 @@ impl Edge {
     fn resume(&mut self) -> Result<(), RunError> {
         let config = std::sync::Arc::clone(&self.live.load().config);
         let count = config.process.workers;
-        let workers = Workers::start(count, &self.live, &self.access, &self.metrics, &self.connections);
+        let workers = Workers::start(
+            count,
+            &self.live,
+            &self.access,
+            &self.metrics,
+            &self.connections,
+            &self.scraped.rooms,
+        );
         let workers = workers.map_err(system("a worker thread"))?;
         self.former.push(std::mem::replace(&mut self.workers, workers));
         let again = self.listeners.again(&config.rows, count);

@@ -11,6 +11,7 @@ use super::window::Sampler;
 use super::{inventory, maintenance};
 use crate::acme::progress::Progress;
 use crate::admin::certificates::{Certificate, Certificates};
+use crate::limit::room::Rooms;
 use crate::observe::access::Access;
 use crate::observe::metrics::{Dialect, Durations, Labels, Metrics, Process, Reading, RouteSum, Text};
 use crate::snapshot::{Live, Snapshot};
@@ -22,6 +23,8 @@ const FRESH: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone)]
 pub(super) struct Scraped {
     pub(super) reloads: Reloads,
+    /// What waits of bodies.
+    pub(super) rooms: Rooms,
     metrics: Metrics,
     live: Live,
     access: Access,
@@ -56,14 +59,22 @@ impl Reloads {
 
 impl Scraped {
     pub(super) fn new(
-        metrics: Metrics,
-        live: Live,
-        access: Access,
+        metrics: &Metrics,
+        live: &Live,
+        access: &Access,
         started: OffsetDateTime,
-        progress: Progress,
+        progress: &Progress,
     ) -> Self {
-        let reloads = Reloads { taken: 0, refused: 0, last_ok: true, last_success: started };
-        Self { reloads, metrics, live, access, started, progress, certificates: Arc::default() }
+        Self {
+            reloads: Reloads { taken: 0, refused: 0, last_ok: true, last_success: started },
+            rooms: Rooms::default(),
+            metrics: metrics.clone(),
+            live: live.clone(),
+            access: access.clone(),
+            started,
+            progress: progress.clone(),
+            certificates: Arc::default(),
+        }
     }
 
     /// The text of a scrape. Reads the disk: call it on a thread that may wait.
@@ -72,7 +83,7 @@ impl Scraped {
         let text = &mut Text::new(dialect);
         requests(text, &reading, snapshot.table.labels());
         doors(text, &reading);
-        buffers(text, &reading, &snapshot);
+        buffers(text, &self.rooms, &snapshot);
         upstreams(text, &snapshot);
         certificates(text, &self.certificates(&snapshot).certificates);
         self.edge(text, &snapshot);
@@ -249,14 +260,17 @@ fn doors(text: &mut Text, reading: &Reading) {
     reading.failures.iter().for_each(|(why, count)| text.sample(&[("reason", why)], count));
 }
 
-fn buffers(text: &mut Text, reading: &Reading, snapshot: &Snapshot) {
+fn buffers(text: &mut Text, rooms: &Rooms, snapshot: &Snapshot) {
     text.gauge(
         "vestibule_buffered_bytes",
         "Octets of bodies that wait for a slow client or worker, by where",
     );
-    text.sample(&[("where", "memory")], reading.buffered);
-    let on_disk: u64 = snapshot.table.upstreams().map(|upstream| upstream.on_disk()).sum();
-    text.sample(&[("where", "disk")], on_disk);
+    text.sample(&[("where", "memory")], rooms.memory.taken());
+    text.sample(&[("where", "disk")], rooms.disk.taken());
+    let limits = &snapshot.config.limits;
+    text.gauge("vestibule_buffer_limit_bytes", "How many octets of bodies may wait, by where");
+    text.sample(&[("where", "memory")], limits.buffer_memory);
+    text.sample(&[("where", "disk")], limits.buffer_disk);
 }
 
 /// The members of upstreams, each once: two upstreams may lead to the same one.

@@ -22,18 +22,16 @@ use super::sources::Moving;
 use super::workers::Workers;
 use crate::acme::import::Lineages;
 use crate::acme::manager;
-use crate::acme::progress::Progress;
 use crate::admin::listen::{self, Desk, Listener};
 use crate::admin::server::Server;
 use crate::admin::{Ask, Leaving};
-use crate::config::Loaded;
-use crate::config::model::{Bind, Config};
-use crate::limit::connections::Connections;
+use crate::config::model::{Action, Bind, Config, Route};
+use crate::config::{self, Loaded};
+use crate::files;
 use crate::net::inherit::Given;
 use crate::net::listen::Bound;
 use crate::observe::access::{Access, Destination};
 use crate::observe::log;
-use crate::observe::metrics::Metrics;
 use crate::snapshot::{Live, Snapshot};
 use crate::tls::Shared;
 use crate::upstream::Keeper;
@@ -64,20 +62,20 @@ impl Edge {
         let (server, former) = admin_socket(admin, &socket)?;
         let destination = Destination::open(&access).map_err(system("[log] access"))?;
         let access = Access::start(destination).map_err(system("the access log's thread"))?;
-        let (connections, metrics) = (Connections::default(), Metrics::default());
-        let workers = Workers::start(count, &live, &access, &metrics, &connections)
+        let started = OffsetDateTime::now_utc().truncate_to_second();
+        let (connections, metrics, progress) = Default::default();
+        let (asking, asks) = mpsc::channel(8);
+        let (keeper, leaving) = (Keeper::default(), Leaving::default());
+        let scraped = Scraped::new(&metrics, &live, &access, started, &progress);
+        let workers = Workers::start(count, &live, &access, &metrics, &connections, &scraped.rooms)
             .map_err(system("a worker thread"))?;
         take_over(predecessor.as_ref(), &server, former.as_deref()).await?;
         sockets.listeners.commit(sockets.prepared, |bind, bound| workers.listen(bind, bound));
-        let (asking, asks) = mpsc::channel(8);
-        let leaving = Leaving::default();
         let desk = Desk::new(asking.clone(), live.clone(), leaving.clone());
         let listener = sockets.admin.map(|(bind, bound)| Listener::serve(bind, bound, &desk));
-        let started = OffsetDateTime::now_utc().truncate_to_second();
-        let (progress, keeper) = (Progress::default(), Keeper::default());
         keeper.keep(live.load().table.upstreams());
         let mut edge = Self {
-            scraped: Scraped::new(metrics.clone(), live.clone(), access.clone(), started, progress.clone()),
+            scraped,
             progress,
             keeper,
             moving,
@@ -107,6 +105,21 @@ impl Edge {
         };
         edge.begin_tasks(store);
         Ok((edge, signals, asks))
+    }
+}
+
+/// What waits "on disk" is in memory after all where the folder for it is.
+fn warn_of_memory(config: &Config) {
+    let waits = |route: &Route| (route.buffers.request || route.buffers.response) && route.buffers.disk > 0;
+    let proxies = |route: &Route| matches!(route.action, Action::Proxy(_)) && waits(route);
+    let folder = std::env::temp_dir();
+    if config.sites.iter().flat_map(|site| &site.routes).any(proxies) && files::lies_in_memory(&folder) {
+        let (folder, most) = (folder.display(), config::show_size(config.limits.buffer_disk));
+        tracing::warn!(
+            %folder, most,
+            "bodies that wait on disk take memory, for the folder lies there: name one on a disk in TMPDIR, or lower \
+             buffer_disk in [limits]"
+        );
     }
 }
 
@@ -166,6 +179,7 @@ fn first_snapshot(
     let port = |bind| sockets.listeners.port(&sockets.prepared, bind);
     let (snapshot, warnings) = Snapshot::build(loaded, None, shared, port)?;
     warn(&warnings);
+    warn_of_memory(&snapshot.config);
     maintenance::look(&snapshot, true);
     for name in drained {
         snapshot.table.drained().set(name, true);

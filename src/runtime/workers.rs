@@ -17,6 +17,7 @@ use crate::config::model::{Bind, Kind};
 use crate::http;
 use crate::l4;
 use crate::limit::connections::Connections;
+use crate::limit::room::Rooms;
 use crate::lobby::Lobby;
 use crate::net::accept::{Accepted, Acceptor};
 use crate::net::listen::Bound;
@@ -69,6 +70,7 @@ impl Workers {
         access: &Access,
         metrics: &Metrics,
         connections: &Connections,
+        rooms: &Rooms,
     ) -> io::Result<Self> {
         let (ending, ended) = mpsc::unbounded_channel();
         let mut threads = Vec::with_capacity(count);
@@ -83,6 +85,7 @@ impl Workers {
                 access: access.clone(),
                 metrics: metrics.clone(),
                 connections: connections.clone(),
+                rooms: rooms.clone(),
                 _ending: Ending(ending.clone()),
             };
             std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || parts.run())?;
@@ -173,6 +176,7 @@ struct Parts {
     access: Access,
     metrics: Metrics,
     connections: Connections,
+    rooms: Rooms,
     _ending: Ending,
 }
 
@@ -187,9 +191,9 @@ impl Drop for Ending {
 
 impl Parts {
     fn run(self) {
-        let Self { runtime, mut orders, open, live, access, metrics, connections, _ending } = self;
+        let Self { runtime, mut orders, open, live, access, metrics, connections, rooms, _ending } = self;
         LocalSet::new().block_on(&runtime, async move {
-            let lobby = Lobby::new(live, access.sink(), metrics.meter(), connections);
+            let lobby = Lobby::new(live, access.sink(), metrics.meter(), connections, rooms);
             let pools = Pools::new();
             let http = http::Worker::new(&lobby, pools.clone());
             let l4 = l4::Worker::new(&lobby, pools);

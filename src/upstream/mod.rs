@@ -32,7 +32,7 @@ pub mod sticky;
 mod unsent;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -69,26 +69,6 @@ pub struct Upstream {
     key: Option<Arc<Key>>,
     /// Whether a [`Keeper`] looks after it.
     is_kept: AtomicBool,
-    disk: Arc<DiskBudget>,
-}
-
-/// What the bodies of one upstream's exchanges may take of the disk, together, in octets.
-#[derive(Debug)]
-pub struct DiskBudget {
-    left: AtomicU64,
-}
-
-impl DiskBudget {
-    /// Takes some of it; false where less than `reserve` would be left.
-    pub fn take(&self, octets: u64, reserve: u64) -> bool {
-        let less = |left: u64| left.checked_sub(octets).filter(|left| *left >= reserve);
-        self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
-    }
-
-    /// Gives back what was taken.
-    pub fn give_back(&self, octets: u64) {
-        self.left.fetch_add(octets, Ordering::Relaxed);
-    }
 }
 
 /// A request on its way out.
@@ -125,7 +105,6 @@ pub struct Trace {
 impl Upstream {
     /// A new upstream, with no connections yet. `key` is there for sticky cookies.
     pub fn new(proxy: &Proxy, drained: &Drained, key: Option<&Arc<Key>>) -> Arc<Self> {
-        let disk = Arc::new(DiskBudget { left: AtomicU64::new(proxy.buffers.disk) });
         let key = key.filter(|_| proxy.cookie.is_some()).cloned();
         Arc::new(Self {
             members: ArcSwap::from_pointee(members_of(proxy, drained, key.as_deref())),
@@ -135,19 +114,8 @@ impl Upstream {
             drained: drained.clone(),
             key,
             is_kept: AtomicBool::new(false),
-            disk,
             proxy: proxy.clone(),
         })
-    }
-
-    /// What its exchanges have on disk just now, in octets.
-    pub fn on_disk(&self) -> u64 {
-        self.proxy.buffers.disk.saturating_sub(self.disk.left.load(Ordering::Relaxed))
-    }
-
-    /// What its exchanges may put on disk.
-    pub fn disk(&self) -> &Arc<DiskBudget> {
-        &self.disk
     }
 
     /// What the configuration says of it.
@@ -244,18 +212,5 @@ impl Upstream {
 impl Drop for Upstream {
     fn drop(&mut self) {
         self.dismiss();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_reserved_is_left() {
-        let budget = DiskBudget { left: AtomicU64::new(10) };
-        assert!(budget.take(5, 5) && !budget.take(1, 5) && budget.take(5, 0) && !budget.take(1, 0));
-        budget.give_back(6);
-        assert!(budget.take(1, 5));
     }
 }

@@ -53,6 +53,10 @@ pub struct Limits {
     pub connections_per_client: Option<usize>,
     /// The longest request body in octets, where a site or route does not say otherwise.
     pub body: u64,
+    /// How much of all bodies together waits in memory, in octets.
+    pub buffer_memory: u64,
+    /// How much of all bodies together waits on disk, in octets.
+    pub buffer_disk: u64,
     /// How long a request's head may take to arrive.
     pub header_timeout: Duration,
     /// How long a TLS handshake may take (a PROXY header included).

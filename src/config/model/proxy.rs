@@ -28,8 +28,6 @@ pub struct Proxy {
     pub queue_timeout: Duration,
     /// How targets are asked whether they are well.
     pub health: Option<Health>,
-    /// What is kept of requests and answers for slow clients.
-    pub buffers: Buffers,
 }
 
 impl Proxy {
@@ -47,7 +45,6 @@ impl Proxy {
             queue: usize::MAX,
             queue_timeout: Duration::ZERO,
             health: None,
-            buffers: Buffers { request: false, response: false, memory: 0, disk: 0 },
         }
     }
 }
@@ -89,8 +86,8 @@ impl Health {
     }
 }
 
-/// How a slow client is kept away from a worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// How a route keeps slow clients away from a worker.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Buffers {
     /// Read the whole request before a worker is taken.
     pub request: bool,
@@ -98,7 +95,7 @@ pub struct Buffers {
     pub response: bool,
     /// How much of one body is kept in memory, in octets.
     pub memory: u64,
-    /// How much of all bodies together is kept on disk, in octets.
+    /// How much of all bodies of the site together is kept on disk, in octets.
     pub disk: u64,
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Errors, Place, Policy, Proxy, RowId};
+use super::{Buffers, Errors, Place, Policy, Proxy, RowId};
 use crate::addr::Gate;
 use crate::name::{HostPattern, Hostname};
 
@@ -58,14 +58,36 @@ pub struct Route {
     pub path: PathPattern,
     /// Who may use it, beyond the site's gate.
     pub gate: Gate,
-    /// The longest request body in octets.
-    pub body: u64,
+    /// The longest request body.
+    pub body: BodyLimit,
+    /// What waits at the edge of what goes to its upstream and comes from it.
+    pub buffers: Buffers,
     /// What it does.
     pub action: Action,
     /// What the edge adds to that.
     pub policy: Policy,
     /// Where `files` stands in the file.
     pub files_place: Place,
+}
+
+/// The longest request body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BodyLimit {
+    /// In octets.
+    pub octets: u64,
+    /// Whose `body` it is.
+    pub set_by: SetBy,
+}
+
+/// Where a key stands that counts for a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SetBy {
+    /// `[[site.route]]`
+    Route,
+    /// `[[site]]`
+    Site,
+    /// `[limits]`, or nowhere.
+    Limits,
 }
 
 /// A route's path, percent-decoded.

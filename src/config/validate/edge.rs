@@ -23,6 +23,8 @@ pub(super) fn limits(root: &Table<'_>) -> Limits {
         connections: count("connections").unwrap_or_default(),
         connections_per_client: count("connections_per_client"),
         body: table.size("body").unwrap_or_default(),
+        buffer_memory: table.size("buffer_memory").unwrap_or_default(),
+        buffer_disk: table.size("buffer_disk").unwrap_or_default(),
         header_timeout: duration("header_timeout"),
         handshake_timeout: duration("handshake_timeout"),
         idle_timeout: duration("idle_timeout"),

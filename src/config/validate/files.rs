@@ -24,11 +24,11 @@ pub(super) fn read(table: &Table<'_>, home: &Home<'_>) -> Option<Files> {
     }
     let folder = table.get("files").and_then(|value| home.path(&value));
     let cache = table.get("cache").map_or(Some(FileCache::Unsaid), |value| cache(&value));
-    let internal = flag(table, "internal").unwrap_or(false);
+    let internal = table.flag("internal").unwrap_or(false);
     for value in ["rate", "auth"].iter().filter_map(|name| table.get(name)).filter(|_| internal) {
         value.refuse("nobody asks for an internal route", "give it to the route that leads here");
     }
-    let sandbox = flag(table, "sandbox").unwrap_or(cache != Some(FileCache::Immutable));
+    let sandbox = table.flag("sandbox").unwrap_or(cache != Some(FileCache::Immutable));
     Some(Files { folder: folder?, cache: cache?, internal, sandbox })
 }
 
@@ -99,12 +99,4 @@ fn whole(value: &Value<'_>, age: Duration) -> bool {
         value.refuse("Cache-Control counts whole seconds", "write \"30d\"");
     }
     whole
-}
-
-fn flag(table: &Table<'_>, name: &str) -> Option<bool> {
-    let value = table.get(name)?;
-    if value.flag().is_none() {
-        value.mismatch();
-    }
-    value.flag()
 }

@@ -6,20 +6,14 @@ use super::super::model::{Balance, Buffers, Health, PathPattern, Proxy};
 use super::super::raw::{Table, Value};
 use crate::name::{HostPattern, Hostname};
 
+/// What a route may say of buffers.
+const BUFFERS: [&str; 3] = ["buffer_request", "buffer_response", "buffer_memory"];
 /// What brings clients of a sticky upstream back. A browser takes a name that begins so from this host alone, over TLS.
 const COOKIE: &str = "__Host-vestibule";
 
 /// Reads it, with no targets. `domains` are the site's.
 pub(super) fn read<'d>(proxy: &Table<'_>, domains: impl Iterator<Item = &'d HostPattern>) -> Proxy {
     let duration = |name| proxy.duration(name).unwrap_or_default();
-    let size = |name| proxy.size(name).unwrap_or_default();
-    let flag = |name| proxy.get(name).is_none_or(|value| value.flag().unwrap_or(true));
-    let buffers = Buffers {
-        request: flag("buffer_request"),
-        response: flag("buffer_response"),
-        memory: size("buffer_memory"),
-        disk: size("buffer_disk"),
-    };
     let balance = match proxy.choice("balance") {
         Some("round-robin") => Balance::RoundRobin,
         Some("sticky") => Balance::Sticky,
@@ -36,10 +30,37 @@ pub(super) fn read<'d>(proxy: &Table<'_>, domains: impl Iterator<Item = &'d Host
         queue: whole(proxy, "queue").unwrap_or_default(),
         queue_timeout: duration("queue_timeout"),
         health: proxy.table("health").and_then(|table| health(&table, domains)),
-        buffers,
         targets: Vec::new(),
         connect_timeout: duration("connect_timeout"),
         response_timeout: duration("response_timeout"),
+    }
+}
+
+/// What `[site.proxy]` says of buffers.
+pub(super) fn buffers(proxy: &Table<'_>) -> Buffers {
+    let size = |name| proxy.size(name).unwrap_or_default();
+    Buffers {
+        request: proxy.flag("buffer_request").unwrap_or(true),
+        response: proxy.flag("buffer_response").unwrap_or(true),
+        memory: size("buffer_memory"),
+        disk: size("buffer_disk"),
+    }
+}
+
+/// What a route says of them, over its site.
+pub(super) fn buffers_of_route(route: &Table<'_>, site: Buffers) -> Buffers {
+    Buffers {
+        request: route.flag("buffer_request").unwrap_or(site.request),
+        response: route.flag("buffer_response").unwrap_or(site.response),
+        memory: route.size("buffer_memory").unwrap_or(site.memory),
+        disk: site.disk,
+    }
+}
+
+/// Refuses buffers on a route that hands nothing to an upstream.
+pub(super) fn refuse_buffers(route: &Table<'_>) {
+    for value in BUFFERS.iter().filter_map(|name| route.get(name)) {
+        value.refuse("nothing of this route goes to an upstream", "leave it out");
     }
 }
 
@@ -143,7 +164,6 @@ mod tests {
             queue: 0,
             queue_timeout: Duration::ZERO,
             health: None,
-            buffers: Buffers { request: true, response: true, memory: 0, disk: 0 },
         }
     }
 }

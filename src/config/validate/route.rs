@@ -1,6 +1,6 @@
 //! `[[site.route]]`: what a site does with a path.
 
-use super::super::model::{Action, PathPattern, Policy, Proxy, Route};
+use super::super::model::{Action, BodyLimit, Buffers, PathPattern, Policy, Proxy, Route, SetBy};
 use super::super::raw::{Table, Value};
 use super::Home;
 use super::ports::gate;
@@ -19,7 +19,8 @@ pub(super) struct Site<'a> {
     pub(super) has_upstream: bool,
     /// Timeouts, with no targets.
     pub(super) timeouts: &'a Proxy,
-    pub(super) body: u64,
+    pub(super) body: BodyLimit,
+    pub(super) buffers: Buffers,
     pub(super) policy: &'a Policy,
     pub(super) sources: &'a Sources,
     pub(super) home: &'a Home<'a>,
@@ -42,8 +43,11 @@ pub(super) fn read(tables: &[Table<'_>], site: &Site<'_>) -> Vec<Route> {
 fn one(table: &Table<'_>, site: &Site<'_>) -> Option<Route> {
     let path = table.get("path").and_then(|value| pattern(&value));
     let gate = gate(table, site.sources);
-    let body = table.size("body").unwrap_or(site.body);
+    let own = table.size("body").map(|octets| BodyLimit { octets, set_by: SetBy::Route });
     let action = action(table, site, path.as_ref());
+    if table.has("files") || table.has("redirect") {
+        proxy::refuse_buffers(table);
+    }
     let files_place = table.get("files").map(|value| value.place).unwrap_or_default();
     let policy = Policy {
         headers: headers::read(table, &site.policy.headers),
@@ -51,7 +55,15 @@ fn one(table: &Table<'_>, site: &Site<'_>) -> Option<Route> {
         compress: compress::read(table, site.policy.compress.as_ref()),
         auth: auth::read(table, site.home, site.policy.auth.as_ref()),
     };
-    Some(Route { path: path?, gate, body, action: action?, policy, files_place })
+    Some(Route {
+        path: path?,
+        gate,
+        body: own.unwrap_or(site.body),
+        buffers: proxy::buffers_of_route(table, site.buffers),
+        action: action?,
+        policy,
+        files_place,
+    })
 }
 
 fn action(table: &Table<'_>, site: &Site<'_>, path: Option<&PathPattern>) -> Option<Action> {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::super::model::{
-    Action, Certificate, Headers, PathPattern, Place, Policy, Proxy, Route, RowId, Site,
+    Action, BodyLimit, Certificate, Headers, PathPattern, Place, Policy, Proxy, Route, RowId, SetBy, Site,
 };
 use super::super::raw::{Table, Value, did_you_mean};
 use super::super::schema::CERTIFICATE;
@@ -233,7 +233,9 @@ fn routes<'d>(
     let timeouts = proxy::read(&section, domains);
     let targets = table.get("upstream").and_then(|value| target::read(&value, defaults.home));
     let proxy = targets.map(|targets| Proxy { targets, ..timeouts.clone() });
-    let body = table.size("body").unwrap_or(defaults.body);
+    let (of_all, buffers) =
+        (BodyLimit { octets: defaults.body, set_by: SetBy::Limits }, proxy::buffers(&section));
+    let body = table.size("body").map_or(of_all, |octets| BodyLimit { octets, set_by: SetBy::Site });
     let policy = Policy {
         headers: headers::read(&section, &Headers::default()),
         rate: rate::of_site(table),
@@ -245,6 +247,7 @@ fn routes<'d>(
         has_upstream: !table.lacks("upstream"),
         timeouts: &timeouts,
         body,
+        buffers,
         policy: &policy,
         sources,
         home: defaults.home,
@@ -261,6 +264,7 @@ fn routes<'d>(
             path: root,
             gate: Gate::open(),
             body,
+            buffers,
             action: Action::Proxy(proxy),
             policy,
             files_place: Place::default(),

@@ -32,7 +32,6 @@ struct Shard {
 #[derive(Debug, Default)]
 struct Plain {
     in_flight: Cell,
-    buffered: Cell,
     retries: Cell,
     refusals: Cell,
 }
@@ -150,8 +149,6 @@ pub struct Reading {
     pub ends: BTreeMap<(Bind, &'static str), u64>,
     /// Requests that are not over.
     pub in_flight: u64,
-    /// Octets of bodies that wait in memory.
-    pub buffered: u64,
     /// How often requests were sent to an upstream again.
     pub retries: u64,
     /// Requests that were refused: neither the upstream's failure, nor the client's having left.
@@ -190,7 +187,6 @@ impl Metrics {
             shard.forwards.add_to(&mut sum.forwards);
             shard.ends.add_to(&mut sum.ends);
             shard.plain.in_flight.add_to(&mut sum.in_flight);
-            shard.plain.buffered.add_to(&mut sum.buffered);
             shard.plain.retries.add_to(&mut sum.retries);
             shard.plain.refusals.add_to(&mut sum.refusals);
         }
@@ -250,16 +246,6 @@ impl Meter {
     /// A forwarded connection has ended, in one word why.
     pub fn forward_ended(&self, row: Bind, why: &'static str) {
         self.ends.of((row, why)).add(1);
-    }
-
-    /// So many octets of a body wait in memory now.
-    pub fn buffered(&self, octets: u64) {
-        self.plain.buffered.add(octets);
-    }
-
-    /// So many octets of a body do not wait in memory any longer.
-    pub fn unbuffered(&self, octets: u64) {
-        self.plain.buffered.sub(octets);
     }
 }
 
@@ -365,8 +351,6 @@ mod tests {
                     }
                     meter.handshake("TLSv1.3", false);
                     meter.refused(row, "address");
-                    meter.buffered(7);
-                    meter.unbuffered(4);
                     meter.begin();
                     drop(open);
                     std::mem::forget(meter.connection(row));
@@ -379,6 +363,6 @@ mod tests {
         assert_eq!((route.total.count(), route.sent, route.first_byte.count()), (9, 90, 0));
         assert_eq!((sum.faults["unreachable"], sum.rows[&row]), (3, RowSum { opened: 6, open: 3 }));
         assert_eq!((sum.refused[&(row, "address")], sum.handshakes[&("TLSv1.3", false)]), (3, 3));
-        assert_eq!((sum.in_flight, sum.buffered), (3, 9));
+        assert_eq!(sum.in_flight, 3);
     }
 }

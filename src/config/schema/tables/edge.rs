@@ -1,8 +1,8 @@
 //! The edge as a whole.
 
 use super::{
-    BODY, Choice, Duration, Either, Is, Nothing, PATIENCE, Path, Sources, Table, Text, Texts, Whole, Wrong,
-    key,
+    BODY, Choice, Duration, Either, Is, Nothing, PATIENCE, Path, Size, Sources, Table, Text, Texts, Whole,
+    Wrong, key,
 };
 
 /// `[tls]`
@@ -43,6 +43,18 @@ pub static LIMITS: Table = Table {
             "The most of them from one IPv4 address or IPv6 /64",
         ),
         key("body", BODY, Is("64MiB"), "The longest request body"),
+        key(
+            "buffer_memory",
+            Size("1MiB", "1TiB"),
+            Is("256MiB"),
+            "How much of the bodies of all sites waits in memory; what is more goes to disk",
+        ),
+        key(
+            "buffer_disk",
+            Size("0B", "1TiB"),
+            Is("4GiB"),
+            "How much of them waits on disk; beyond it: 503, and answers go at their clients' pace",
+        ),
         key("header_timeout", PATIENCE, Is("10s"), "How long a request's head may take"),
         key("handshake_timeout", PATIENCE, Is("10s"), "How long a TLS handshake may take"),
         key(

@@ -88,12 +88,12 @@ pub static PROXY: Table = Table {
         ),
         key("buffer_request", Flag, Is("true"), "Read the whole request before a worker is taken"),
         key("buffer_response", Flag, Is("true"), "Take the response as fast as the worker gives it"),
-        key("buffer_memory", Size("4KiB", "64MiB"), Is("64KiB"), "How much of one body waits in memory"),
+        key("buffer_memory", BUFFER_MEMORY, Is("64KiB"), "How much of one body waits in memory"),
         key(
             "buffer_disk",
             Size("0B", "1TiB"),
             Is("1GiB"),
-            "How much of all bodies waits on disk, in unlinked files",
+            "How much of all bodies of the site waits on disk, in unlinked files of $TMPDIR or /tmp",
         ),
         key(
             "balance",
@@ -170,6 +170,24 @@ pub static ROUTE: Table = Table {
             Either("\"host:port\", \"unix:/path\", \"https://host:port\", or a list of them"),
             Nothing,
             "What answers; without the key, the site's upstream",
+        ),
+        key(
+            "buffer_request",
+            Flag,
+            Nothing,
+            "Over [site.proxy]: read the whole request before a worker is taken",
+        ),
+        key(
+            "buffer_response",
+            Flag,
+            Nothing,
+            "Over [site.proxy]: take the response as fast as the worker gives it",
+        ),
+        key(
+            "buffer_memory",
+            BUFFER_MEMORY,
+            Nothing,
+            "Over [site.proxy]: how much of one body waits in memory",
         ),
         key(
             "headers",
@@ -281,6 +299,7 @@ pub static ERRORS: Table = Table {
         page("502", "An upstream that gave no answer"),
         page("503", "No upstream is up"),
         page("504", "An upstream that took too long"),
+        page("507", "No room on the disk for a request's body"),
         page("4xx", "Any other status from 400 to 499"),
         page("5xx", "Any other status from 500 to 599"),
         page("maintenance", "Shown, with 503, while the site is in maintenance"),
@@ -328,3 +347,4 @@ pub static CERTIFICATE: Table = Table {
         key("key", Path, Wrong, "The private key"),
     ],
 };
+const BUFFER_MEMORY: Kind = Size("4KiB", "64MiB");
