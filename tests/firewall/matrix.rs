@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use super::hosts::{self, CI, Host, OFFICE, PUBLIC, Sshd, answers, build, connects, hears, listen, sh};
 use super::in_namespaces;
+use crate::forward::{postgres, redis};
 use crate::support::edge::{Edge, run};
 
 /// A container that publishes its port 8000 as 9000, and one that publishes 9001, for which there is no row.
@@ -23,7 +25,8 @@ abuse = ["192.0.2.66"]
 8443 = { serve = "https", allow = ["internal"] }
 22 = { host = true, allow = ["internal", "ci"] }
 22222 = { host = true, allow = ["internal", "ci"] }
-5432 = { host = true, allow = ["internal"] }
+5432 = { forward = "127.0.0.1:@postgres@", allow = ["internal"] }
+6380 = { forward = "127.0.0.1:@redis@", allow = ["internal"], tls = "redis.app.test", certificate = "internal" }
 6379 = { host = true, allow = ["ci"], deny = ["internal"] }
 51820 = { host = true, allow = ["public"] }
 9000 = { host = true, allow = ["internal"] }
@@ -45,6 +48,7 @@ const EXPECTED: &[(u16, [bool; 3])] = &[
     (22, [false, true, true]),
     (22222, [false, true, true]),
     (5432, [false, true, false]),
+    (6380, [false, true, false]),
     (6379, [false, false, true]),
     (9000, [false, true, false]),
     (9001, [false, false, false]),
@@ -63,9 +67,11 @@ fn cells() {
     build(&[&PUBLIC, &OFFICE, &CI, &CONTAINER]);
     publish_as_docker_does();
     let folder = tempfile::tempdir().unwrap();
-    let edge = Edge::start(CONFIG);
+    let (postgres, redis) = (postgres::Server::start(), redis::Server::start());
+    let config = CONFIG.replace("@postgres@", &postgres.port.to_string());
+    let edge = Edge::start(&config.replace("@redis@", &redis.port.to_string()));
     let _sshd = Sshd::start(folder.path());
-    for port in [22222, 5432, 6379, 7777, 9100] {
+    for port in [22222, 6379, 7777, 9100] {
         listen(None, port, "host");
     }
     listen(Some("container"), 8000, "container");
@@ -73,9 +79,11 @@ fn cells() {
     hosts::echo(7777);
     let config = edge.folder().join("vestibule.toml");
     assert_eq!(wrong_cells(true), Vec::<String>::new(), "without rules, everything is open");
+    forwarded_servers_answer_the_office_alone(&edge);
     let (code, out, told) = vestibule(&["--apply"], &config);
     assert_eq!(code, Some(0), "{out}{told}");
     assert_eq!(wrong_cells(false), Vec::<String>::new());
+    forwarded_servers_answer_the_office_alone(&edge);
     datagrams_go_by_the_same_rows();
     what_is_not_ours_is_not_touched();
     the_address_of_one_row_is_its_own();
@@ -93,7 +101,7 @@ fn publish_as_docker_does() {
     }
 }
 
-/// The cells in which what a host meets is not what the table says.
+/// Asks every cell, and prints what was expected and what was seen. Returns those that differ.
 fn wrong_cells(all_open: bool) -> Vec<String> {
     let mut cells = Vec::new();
     for (port, expected) in EXPECTED {
@@ -101,16 +109,52 @@ fn wrong_cells(all_open: bool) -> Vec<String> {
             cells.extend(host.server.map(|to| (host.name, to, *port, *open || all_open)));
         }
     }
-    std::thread::scope(|scope| {
+    let lines: Vec<(bool, String)> = std::thread::scope(|scope| {
         let ask = |(host, to, port, open)| {
             scope.spawn(move || {
-                (connects(host, to, port, open) != open)
-                    .then(|| format!("{host} to {to}:{port} is not {open}"))
+                let seen = connects(host, to, port, open);
+                let word = |open| if open { "open" } else { "closed" };
+                let line = format!("{host:6} to {to}:{port}: expected {}, seen {}", word(open), word(seen));
+                (seen == open, line)
             })
         };
         let asked: Vec<_> = cells.into_iter().map(ask).collect();
-        asked.into_iter().filter_map(|asked| asked.join().unwrap()).collect()
-    })
+        asked.into_iter().map(|asked| asked.join().unwrap()).collect()
+    });
+    eprintln!("{}", lines.iter().map(|(_, line)| line.as_str()).collect::<Vec<_>>().join("\n"));
+    let wrong: Vec<String> = lines.iter().filter(|(right, _)| !right).map(|(_, line)| line.clone()).collect();
+    eprintln!("{} of {} cells as expected", lines.len() - wrong.len(), lines.len());
+    wrong
+}
+
+/// By their own clients. The edge keeps the others out where the kernel does not, and the other way round.
+fn forwarded_servers_answer_the_office_alone(edge: &Edge) {
+    let ca = edge.ca();
+    std::thread::scope(|scope| {
+        for host in [&PUBLIC, &OFFICE, &CI] {
+            for to in host.server {
+                let (expected, ca) = (host.name == OFFICE.name, ca.to_str().unwrap());
+                let psql = ["psql", "-h", to, "-U", "edge", "-d", "postgres", "-Atc", "select 'PO' || 'NG'"];
+                let tls = ["--tls", "--cacert", ca, "--sni", "redis.app.test"];
+                let redis = [&["redis-cli", "-h", to, "-p", "6380"], &tls[..], &["ping"]].concat();
+                for words in [psql.to_vec(), redis] {
+                    scope.spawn(move || {
+                        let told = told(host, &words, expected);
+                        assert_eq!(told.trim() == "PONG", expected, "{} {words:?}: {told}", host.name);
+                    });
+                }
+            }
+        }
+    });
+}
+
+/// What a command prints that runs on a host. Only an answer that is not expected is waited for no longer than this.
+fn told(host: &Host, words: &[&str], expected: bool) -> String {
+    let patience = if expected { "60" } else { "2" };
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", host.name, "timeout", patience]).args(words);
+    let output = command.env("PGPASSWORD", postgres::PASSWORD).stdin(Stdio::null()).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
 fn datagrams_go_by_the_same_rows() {
@@ -183,10 +227,10 @@ fn a_change_by_somebody_else_is_noticed(config: &Path) {
         assert_eq!(vestibule(&["--diff"], config).0, Some(0));
     }
     let text = fs::read_to_string(config).unwrap();
-    fs::write(config, text.replace("5432 = { host", "5433 = { host")).unwrap();
+    fs::write(config, text.replace("22222 = {", "22223 = {")).unwrap();
     let (code, out, _) = vestibule(&["--diff"], config);
     assert!(
-        code == Some(1) && out.contains("+ chain port_5433") && out.contains("- chain port_5432"),
+        code == Some(1) && out.contains("+ chain port_22223") && out.contains("- chain port_22222"),
         "{out}"
     );
     fs::write(config, text).unwrap();

@@ -23,4 +23,5 @@ fn in_namespaces(test: &str) {
         .unwrap();
     let told = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && told.contains("1 passed"), "{told}");
+    eprint!("{told}");
 }

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::net::IpAddr;
+use std::process::Command;
 
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
@@ -94,11 +95,21 @@ fn taken() {
         let (text, leases) = table().new_tree(&mut runner).unwrap().current();
         let plan = Plan::new(&config::parse(text.clone(), "edge.toml".as_ref()).unwrap().config, leases);
         let ruleset = Ruleset::new(&plan).text();
+        checked(&ruleset);
         let loaded = kernel::load(&ruleset);
         assert!(loaded.is_ok(), "{}\n{text}\n{ruleset}", loaded.unwrap_err());
         // A lease's own change, over whatever was there.
         assert!(kernel::sync_leases(&plan.leases).unwrap());
     }
+}
+
+/// As a person would ask nft itself before anything is loaded.
+#[track_caller]
+fn checked(ruleset: &str) {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(&file, ruleset).unwrap();
+    let output = Command::new("/usr/sbin/nft").args(["-c", "-f"]).arg(file.path()).output().unwrap();
+    assert!(output.status.success(), "{}\n{ruleset}", String::from_utf8_lossy(&output.stderr));
 }
 
 proptest! {
@@ -112,7 +123,7 @@ proptest! {
         let locals: Vec<IpAddr> = ["192.0.2.10", "192.0.2.11", "2001:db8::10", "2001:db8::11"].map(|ip| ip.parse().unwrap()).into();
         for client in clients {
             for local in locals.iter().filter(|local| local.is_ipv4() == client.is_ipv4()) {
-                for port in [22, 80, 443, 5432, 8443, 1] {
+                for port in [22, 80, 443, 5432, 8443, 7000, 1] {
                     let met = plan.meets(ClientAddr::new(client), *local, port);
                     let open = met.is_some_and(|(door, verdict)| verdict.is_open() || (door.knock && door.gate.deny.iter().all(|source| !source.contains(ClientAddr::new(client)))));
                     prop_assert_eq!(passes(&ruleset, client, *local, port), open, "{} to {}:{}", client, local, port);
@@ -152,12 +163,21 @@ fn passes(ruleset: &Ruleset, from: IpAddr, to: IpAddr, port: u16) -> bool {
 fn table() -> impl Strategy<Value = (String, Vec<Held>)> {
     let sources = proptest::collection::vec(proptest::collection::vec(network(), 1..6), NAMES.len());
     let rows = subsequence(
-        vec!["22", "80", "\"192.0.2.10:22\"", "\"192.0.2.10:443\"", "5432", "\"[2001:db8::10]:443\"", "8443"],
-        0..=7,
+        vec![
+            "22",
+            "80",
+            "\"192.0.2.10:22\"",
+            "\"192.0.2.10:443\"",
+            "5432",
+            "\"[2001:db8::10]:443\"",
+            "8443",
+            "9000",
+        ],
+        0..=8,
     );
     let lists = proptest::collection::vec(
         (subsequence(NAMES.to_vec(), 1..=4), subsequence(NAMES.to_vec(), 0..=2), any::<bool>()),
-        8,
+        9,
     );
     let leases = proptest::collection::vec((select(NAMES.to_vec()), network(), 1_u64..90_000), 0..6);
     (sources, rows, lists, leases, any::<bool>()).prop_map(|(sources, rows, lists, leases, acme)| {
@@ -171,6 +191,7 @@ fn table() -> impl Strategy<Value = (String, Vec<Held>)> {
             let what = match key {
                 _ if key.contains("443") => "serve = \"https\"",
                 "80" => "serve = \"http\"",
+                "7000" => "forward = \"a:7000\"",
                 _ => "host = true",
             };
             let _ = writeln!(text, "{key} = {{ {what}, allow = {allow:?}, deny = {deny:?} }}");

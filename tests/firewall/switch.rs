@@ -88,6 +88,35 @@ fn locked_out() {
     racing_applies_end_with_one_of_them(folder.path());
 }
 
+/// The time that is given where nobody says another.
+#[test]
+#[ignore = "by hand: it takes more than the minute"]
+fn a_minute_later_ssh_works_again() {
+    in_namespaces("firewall::switch::a_minute");
+}
+
+#[test]
+#[ignore = "run by the test above"]
+fn a_minute() {
+    build(&[&OFFICE]);
+    let folder = tempfile::tempdir().unwrap();
+    let sshd = Sshd::start(folder.path());
+    let file = folder.path().join("closed.toml");
+    fs::write(&file, OPEN.replace("22 = {", "22222 = {")).unwrap();
+    let (done, told) =
+        sshd.login(&OFFICE, 20, &format!("{BINARY} firewall --config {} --apply --force", file.display()));
+    let applied = Instant::now();
+    assert!(done && told.contains("come back in 1m"), "{told}");
+    let mut tries = 0;
+    while !sshd.login(&OFFICE, 2, "true").0 {
+        tries += 1;
+        assert!(applied.elapsed().as_secs() < 120, "ssh stays cut");
+    }
+    let passed = applied.elapsed();
+    eprintln!("{told}{tries} logins in vain, and one after {passed:.1?}");
+    assert!(tries > 0 && passed.as_secs() >= 55 && table().is_none());
+}
+
 fn racing_applies_end_with_one_of_them(folder: &Path) {
     sh("nft delete table inet vestibule");
     let commands: Vec<String> = (0..8)

@@ -3,8 +3,8 @@
 mod ends;
 mod life;
 mod limits;
-mod postgres;
-mod redis;
+pub(crate) mod postgres;
+pub(crate) mod redis;
 mod relay;
 mod ssh;
 mod tls;

@@ -19,19 +19,19 @@ use crate::tls::pki::Anything;
 
 const TLS_ROW: &str = "127.0.0.4:0";
 const NAME: &str = "db.localhost";
-const PASSWORD: &str = "a word that nobody guesses";
+pub(crate) const PASSWORD: &str = "a word that nobody guesses";
 
 /// A running server with one user, who proves himself by SCRAM. Dropping it ends it.
-pub(super) struct Server {
+pub(crate) struct Server {
     child: Child,
     _folder: TempDir,
-    port: u16,
+    pub(crate) port: u16,
 }
 
 static SERVER: Shared<Server> = Shared::new();
 
 impl Server {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let folder = tempfile::Builder::new().prefix("vestibule-postgres-").tempdir().unwrap();
         let (data, word) = (folder.path().join("data"), folder.path().join("word"));
         fs::write(&word, PASSWORD).unwrap();

@@ -9,13 +9,13 @@ use crate::support::lines::Lines;
 const TLS_ROW: &str = "127.0.0.4:0";
 
 /// A running server. Dropping it ends it.
-struct Server {
+pub(crate) struct Server {
     child: Child,
-    port: u16,
+    pub(crate) port: u16,
 }
 
 impl Server {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut command = Command::new("redis-server");
         command.args([
