@@ -1,6 +1,6 @@
 //! Rows of `[ports]` that forward.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -172,27 +172,66 @@ impl Named {
     }
 }
 
-/// A row that forwards to itself would do so until nothing is left.
-pub(super) fn refuse_loop(bind: Option<Bind>, binds: &[Option<Bind>], table: &Table<'_>, targets: &[Target]) {
-    let (Some(bind), Some(value)) = (bind, table.get("forward")) else { return };
-    for (item, target) in value.one_or_more().iter().zip(targets) {
-        let Target::Tcp { host, port, .. } = target else { continue };
-        if *port == bind.port() && leads_back(host, bind, binds) {
-            item.refuse("the row forwards to itself", "name where the service itself listens");
+/// A target that is another row of this file, or the same one.
+pub(super) struct Hop {
+    place: Place,
+    to: Bind,
+}
+
+/// The targets that are rows of this file, as far as that can be told: by name nobody knows where it leads.
+pub(super) fn hops(binds: &[Option<Bind>], table: &Table<'_>, targets: &[Target]) -> Vec<Hop> {
+    let Some(value) = table.get("forward") else { return Vec::new() };
+    let hop = |(item, target): (Value<'_>, &Target)| {
+        let Target::Tcp { host, port, .. } = target else { return None };
+        Some(Hop { place: item.place, to: row_at(host, *port, binds)? })
+    };
+    value.one_or_more().into_iter().zip(targets).filter_map(hop).collect()
+}
+
+/// The row that a connection to a host comes to. A row for one address rules that address, a row for all the rest.
+fn row_at(host: &str, port: u16, binds: &[Option<Bind>]) -> Option<Bind> {
+    let ip = match host {
+        "localhost" => IpAddr::from([127, 0, 0, 1]),
+        host => host.parse::<IpAddr>().ok()?.to_canonical(),
+    };
+    let ip = match ip {
+        IpAddr::V4(any) if any.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(any) if any.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    let binds = || binds.iter().flatten().copied().filter(|bind| bind.port() != 0);
+    let is_ours = ip.is_loopback() || binds().any(|bind| bind.address() == Some(ip));
+    let exact = binds().find(|bind| bind.port() == port && bind.address() == Some(ip));
+    exact.or_else(|| binds().find(|bind| is_ours && bind.port() == port && bind.address().is_none()))
+}
+
+/// Rows that forward to each other would do so until nothing is left.
+pub(super) fn refuse_loops(rows: &[(Bind, &[Hop])], report: &Report<'_>) {
+    for (bind, hops) in rows {
+        for hop in *hops {
+            let Some(way) = way(hop.to, *bind, rows) else { continue };
+            let by: Vec<String> = way.iter().map(Bind::to_string).collect();
+            let by = if by.is_empty() { String::new() } else { format!(", by way of {}", by.join(", ")) };
+            let message = format!("the row forwards to itself{by}");
+            report.error(&hop.place, message, "name where the service itself listens");
         }
     }
 }
 
-/// Whether a host is the row's own address. A row for one address rules that address, a row for all the rest.
-fn leads_back(host: &str, bind: Bind, binds: &[Option<Bind>]) -> bool {
-    let ip = match host {
-        "localhost" => Some(IpAddr::from([127, 0, 0, 1])),
-        host => host.parse::<IpAddr>().ok().map(|ip| ip.to_canonical()),
-    };
-    let Some(ip) = ip else { return false };
-    if let Some(own) = bind.address() {
-        return own == ip;
+/// The rows that are passed from one row to another, the first among them; None where none leads there.
+fn way(from: Bind, to: Bind, rows: &[(Bind, &[Hop])]) -> Option<Vec<Bind>> {
+    let (mut open, mut seen) = (vec![(from, Vec::new())], Vec::new());
+    while let Some((at, mut passed)) = open.pop() {
+        if at == to {
+            return Some(passed);
+        }
+        if seen.contains(&at) {
+            continue;
+        }
+        seen.push(at);
+        passed.push(at);
+        let hops = rows.iter().filter(|(bind, _)| *bind == at).flat_map(|(_, hops)| hops.iter());
+        open.extend(hops.map(|hop| (hop.to, passed.clone())));
     }
-    let mut others = binds.iter().flatten().filter(|other| other.port() == bind.port());
-    (ip.is_loopback() || ip.is_unspecified()) && !others.any(|other| other.address() == Some(ip))
+    None
 }

@@ -6,7 +6,7 @@ use super::super::model::{Bind, HostRow, Kind, Place, Row, RowId, Serve, Target}
 use super::super::raw::{Report, Table, Value, nearest};
 use super::super::schema::{FORWARD_ROW, HOST_ROW, SERVE_ROW};
 use super::Home;
-use super::forward::{self, Named};
+use super::forward::{self, Hop, Named};
 use super::sources::Sources;
 use crate::addr::Gate;
 
@@ -57,6 +57,7 @@ struct Declared {
     role: Role,
     row: Option<Row>,
     named: Option<Named>,
+    hops: Vec<Hop>,
 }
 
 /// What a row is there for, as far as that can be told.
@@ -88,6 +89,7 @@ pub(super) fn read(root: &Table<'_>, sources: &Sources, home: &Home<'_>) -> Port
         }
     }
     ports.want_https(&value);
+    ports.refuse_loops(root.report);
     ports
 }
 
@@ -103,7 +105,14 @@ fn standard(port: u16, serve: Serve) -> Declared {
         backlog: BACKLOG,
     };
     let role = Role::Serve(serve);
-    Declared { bind: Some(bind), place: Place::default(), role, row: Some(row), named: None }
+    Declared {
+        bind: Some(bind),
+        place: Place::default(),
+        role,
+        row: Some(row),
+        named: None,
+        hops: Vec::new(),
+    }
 }
 
 impl Ports {
@@ -187,6 +196,11 @@ impl Ports {
         }
     }
 
+    fn refuse_loops(&self, report: &Report<'_>) {
+        let rows = self.rows.iter().filter_map(|row| Some((row.bind?, row.hops.as_slice())));
+        forward::refuse_loops(&rows.collect::<Vec<_>>(), report);
+    }
+
     fn want_https(&self, value: &Value<'_>) {
         if !self.any_https(&self.all()) {
             let help = "add one, as in 443 = { serve = \"https\", allow = [\"public\"] }";
@@ -206,13 +220,14 @@ fn declare(
     let has = |key| value.node.as_table().is_some_and(|table| table.contains_key(key));
     let forwards = has("forward");
     let schema = if forwards { &FORWARD_ROW } else { &SERVE_ROW };
-    let unknown = |place| Declared { bind, place, role: Role::Unknown, row: None, named: None };
+    let unknown =
+        |place| Declared { bind, place, role: Role::Unknown, row: None, named: None, hops: Vec::new() };
     if forwards && has("serve") {
         value.refuse("a row serves or forwards, and this one is to do both", "make two rows of it");
         return unknown(place);
     }
     let Some(table) = value.table(schema) else { return unknown(place) };
-    let (role, kind, named) = if forwards { forward(bind, binds, &table, home) } else { serve(&table) };
+    let (role, kind, named) = if forwards { forward(bind, &table, home) } else { serve(&table) };
     let gate = Gate {
         allow: table.get("allow").map(|value| allowed(&value, sources)).unwrap_or_default(),
         deny: denied(&table, sources),
@@ -222,6 +237,10 @@ fn declare(
     let max_connections = count("max_connections");
     let max_connections_per_client = count("max_connections_per_client");
     let backlog = table.whole("backlog").and_then(|count| count.try_into().ok()).unwrap_or(BACKLOG);
+    let hops = match &kind {
+        Some(Kind::Forward(forward)) => forward::hops(binds, &table, &forward.proxy.targets),
+        _ => Vec::new(),
+    };
     let row = bind.zip(kind).map(|(bind, kind)| Row {
         bind,
         kind,
@@ -231,7 +250,7 @@ fn declare(
         max_connections_per_client,
         backlog,
     });
-    Declared { bind, place, role, row, named }
+    Declared { bind, place, role, row, named, hops }
 }
 
 fn serve(table: &Table<'_>) -> (Role, Option<Kind>, Option<Named>) {
@@ -239,16 +258,10 @@ fn serve(table: &Table<'_>) -> (Role, Option<Kind>, Option<Named>) {
     (serve.map_or(Role::Unknown, Role::Serve), serve.map(Kind::Serve), None)
 }
 
-fn forward(
-    bind: Option<Bind>,
-    binds: &[Option<Bind>],
-    table: &Table<'_>,
-    home: &Home<'_>,
-) -> (Role, Option<Kind>, Option<Named>) {
+fn forward(bind: Option<Bind>, table: &Table<'_>, home: &Home<'_>) -> (Role, Option<Kind>, Option<Named>) {
     let (kind, named) = forward::read(table, home).unzip();
     if let Some(Kind::Forward(forward)) = &kind {
         refuse_open_store(bind, table, &forward.proxy.targets);
-        forward::refuse_loop(bind, binds, table, &forward.proxy.targets);
     }
     (Role::Forward, kind, named.flatten())
 }
