@@ -1,5 +1,6 @@
 //! The firewall: rendered, and in force between hosts that are namespaces of this machine.
 
+mod docker;
 mod hosts;
 mod matrix;
 mod moving;
