@@ -35,6 +35,7 @@ fn record(key: &str) -> Record {
         not_after: now + Duration::days(90),
         ari_id: None,
         imported: false,
+        lacks: Vec::new(),
     });
     record.order = Some(PendingOrder {
         url: "https://ca.example/order/1".into(),

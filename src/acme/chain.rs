@@ -39,7 +39,7 @@ impl Job<'_> {
             if !leads_to(&pem, root) {
                 continue;
             }
-            if let Err(why) = tls::fits(pem.as_bytes(), bundle.key_pem.expose().as_bytes(), &record.names) {
+            if let Err(why) = tls::fits(pem.as_bytes(), bundle.key_pem.expose().as_bytes(), self.names) {
                 tracing::warn!(url, why, "another chain is not fit to be served; the CA's first one stays");
                 continue;
             }

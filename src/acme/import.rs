@@ -146,6 +146,7 @@ impl Lineage {
             not_after,
             ari_id: self.identity.renewal_id.clone(),
             imported: true,
+            lacks: Vec::new(),
         }
     }
 }

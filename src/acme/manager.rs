@@ -22,7 +22,7 @@ use super::settings::{CaSettings, Settings};
 use super::solve::dns01::{self, Dns};
 use super::solve::{Answers, Method};
 use super::store::{CaPause, EventKind, Record, RecordId, Seal, Store};
-use super::tend::{Asked, Memory, Tending};
+use super::tend::{Asked, Memory, Tending, serve};
 use crate::config::model::{Certificate, Serve, Site};
 use crate::name::HostPattern;
 use crate::snapshot::{Live, Snapshot};
@@ -97,9 +97,10 @@ fn restore(store: &Store, snapshot: &Snapshot) {
             !sets.contains(&record.names) && sets.iter().flatten().any(|name| record.names.contains(name))
         };
         for record in records.iter().filter(own).chain(records.iter().filter(other)) {
-            let Some(bundle) = &record.bundle else { continue };
-            if let Err(problem) = tls.restore(&bundle.chain_pem, bundle.key_pem.expose()) {
-                tracing::error!(%problem, "a stored certificate cannot be used");
+            for bundle in record.spare.iter().chain(&record.bundle) {
+                if let Err(problem) = serve(tls, &record.names, bundle) {
+                    tracing::error!(%problem, "a stored certificate cannot be used");
+                }
             }
         }
     }

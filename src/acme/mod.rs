@@ -15,6 +15,7 @@
 //! - `prove`: the challenges of an order, answered and waited for
 //! - [`progress`]: how far each is that is being obtained
 //! - `notice`: telling a program and a URL what becomes of certificates
+//! - `partial`: names that are refused while others of the same certificate are not; pure
 //! - `pace`: how fast orders may be made
 //! - `preflight`: a look of our own at the names, which warns
 //! - `program`: programs of other people's, run to their end
@@ -32,6 +33,7 @@ pub mod manager;
 mod notice;
 mod order;
 mod pace;
+mod partial;
 mod preflight;
 mod program;
 pub mod progress;

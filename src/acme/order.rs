@@ -41,6 +41,8 @@ const MAX_REFUSAL: usize = 500;
 /// What is ordered, and how.
 pub(super) struct Job<'a> {
     pub(super) ca: &'a Ca,
+    /// The names to order: all of the record's, or those of them that are not refused.
+    pub(super) names: &'a [HostPattern],
     pub(super) answers: &'a Answers,
     /// Who writes records, for the challenge dns-01.
     pub(super) dns: Option<&'a Dns>,
@@ -77,7 +79,7 @@ impl Job<'_> {
             record.order = None;
         }
         let (bundle, alternates) = done?;
-        record.bundle = Some(bundle);
+        record.take_up(bundle);
         let by = self.method.name();
         record.note(
             OffsetDateTime::now_utc(),
@@ -97,7 +99,7 @@ impl Job<'_> {
         let now = OffsetDateTime::now_utc();
         let is_ours = |order: &&PendingOrder| {
             order.directory == self.ca.directory
-                && order.names == record.names
+                && order.names == self.names
                 && (now - order.created).abs() < ORDER_LIFE
         };
         let Some(pending) = record.order.as_ref().filter(is_ours) else { return Ok(None) };
@@ -126,13 +128,13 @@ impl Job<'_> {
             pace.borrow_mut().take(&self.ca.directory, now).map_err(Failure::Crowded)?;
         }
         self.under.step(format!("asking {} for an order", self.ca.host()));
-        let (order, replaces) = self.make(&record.names).await?;
+        let (order, replaces) = self.make(self.names).await?;
         let now = OffsetDateTime::now_utc();
         record.order = Some(PendingOrder {
             url: order.url().to_owned(),
             directory: self.ca.directory.clone(),
             key_pem: Secret::new(key.serialize_pem()),
-            names: record.names.clone(),
+            names: self.names.to_vec(),
             created: now,
             replaces,
         });
@@ -231,7 +233,9 @@ impl Job<'_> {
         let answer = self.ca.client.taken_aside(&url);
         let pem = fetched?.ok_or_else(|| late("the certificate was not there yet"))?;
         let alternates = answer.map(|answer| self.alternates(&pem, answer.headers())).unwrap_or_default();
-        Ok((self.bundle(pem, &pending, &record.names)?, alternates))
+        let mut bundle = self.bundle(pem, &pending)?;
+        bundle.lacks = record.names.iter().filter(|name| !self.names.contains(name)).cloned().collect();
+        Ok((bundle, alternates))
     }
 
     async fn finalize(&self, order: &mut Order, pending: &PendingOrder) -> Result<Option<Duration>, Failure> {
@@ -255,14 +259,14 @@ impl Job<'_> {
         Ok(asked.await?.1)
     }
 
-    fn bundle(&self, pem: String, pending: &PendingOrder, names: &[HostPattern]) -> Result<Bundle, Failure> {
+    fn bundle(&self, pem: String, pending: &PendingOrder) -> Result<Bundle, Failure> {
         let key_pem = pending.key_pem.clone();
         let count = CertificateDer::pem_slice_iter(pem.as_bytes()).take(MAX_CHAIN + 1).count();
         if count > MAX_CHAIN || pem.len() > MAX_PEM {
             let why = format!("over {MAX_CHAIN} certificates, or over {} KiB", MAX_PEM / 1024);
             return Err(Failure::Unfit(format!("the CA's chain is too long to be served: {why}")));
         }
-        tls::fits(pem.as_bytes(), key_pem.expose().as_bytes(), names)
+        tls::fits(pem.as_bytes(), key_pem.expose().as_bytes(), self.names)
             .map_err(|why| Failure::Unfit(format!("the CA's certificate is not fit to be served: {why}")))?;
         let leaf = Leaf::read(&pem)
             .ok_or_else(|| Failure::Unfit("the CA's certificate does not parse".to_owned()))?;
@@ -276,6 +280,7 @@ impl Job<'_> {
             not_after: leaf.not_after,
             ari_id: leaf.ari_id,
             imported: false,
+            lacks: Vec::new(),
         })
     }
 }

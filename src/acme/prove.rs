@@ -66,7 +66,7 @@ impl Job<'_> {
         record: &mut Record,
         keep: &mut impl Keep,
     ) -> Result<(), Failure> {
-        let (standing, proofs) = self.present(order, record).await?;
+        let (standing, proofs) = self.present(order).await?;
         match self.dns {
             Some(dns) if self.method == Method::Dns01 => {
                 dns.publish(proofs, record, keep, self.under).await?;
@@ -82,11 +82,7 @@ impl Job<'_> {
 
     /// Puts the edge's own answers where the CA will look. Returns what stands while it is held, and what is to stand in
     /// the DNS, by name.
-    async fn present(
-        &self,
-        order: &mut Order,
-        record: &Record,
-    ) -> Result<(Vec<Guard>, Vec<(String, String)>), Failure> {
+    async fn present(&self, order: &mut Order) -> Result<(Vec<Guard>, Vec<(String, String)>), Failure> {
         let (mut standing, mut proofs) = (Vec::new(), Vec::new());
         let mut handles = order.authorizations();
         while let Some(Ok(mut handle)) = handles.next().await {
@@ -94,7 +90,7 @@ impl Job<'_> {
                 continue;
             }
             let name = handle.identifier().to_string();
-            if !record.names.iter().any(|own| own.to_string() == name) {
+            if !self.names.iter().any(|own| own.to_string() == name) {
                 let name = one_line(&name, MAX_REASON);
                 return Err(Failure::Unfit(format!(
                     "the CA wants a proof for {name}, which was not ordered"

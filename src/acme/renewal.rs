@@ -34,6 +34,8 @@ pub struct Subject<'a> {
     pub window: Option<Window>,
     /// When the certificate was obtained.
     pub issued: OffsetDateTime,
+    /// When names that it lacks, as they were refused, are tried again; None where it lacks none.
+    pub lacking: Option<OffsetDateTime>,
     /// How many certificates were obtained for these names within the day before `issued`, this one included.
     pub lately: u32,
 }
@@ -70,6 +72,8 @@ pub enum Why {
     Missing,
     /// The configuration asks for other names.
     Names,
+    /// It lacks names that were refused.
+    Lacking,
     /// It was revoked by command.
     Revoked,
     /// It has expired.
@@ -87,6 +91,7 @@ impl Why {
             Self::Asked => "a person asked for it",
             Self::Missing => "there is none",
             Self::Names => "the names have changed",
+            Self::Lacking => "names that were refused",
             Self::Revoked => "it was revoked",
             Self::Expired => "it has expired",
             Self::Window => "the CA's window",
@@ -101,12 +106,14 @@ pub fn decide(subject: Option<&Subject<'_>>, now: OffsetDateTime) -> Decision {
     let urgent = [
         (!subject.names_fit, Why::Names),
         (subject.revoked, Why::Revoked),
-        (now >= subject.not_after, Why::Expired),
+        (now >= subject.not_after && !was_old(subject, subject.not_after, now), Why::Expired),
     ];
     if let Some((_, why)) = urgent.into_iter().find(|(is_so, _)| *is_so) {
         return Decision::Renew(why);
     }
-    let (until, why) = due(subject);
+    let joins = subject.lacking.map(|at| (at, Why::Lacking));
+    let (until, why) =
+        joins.into_iter().fold(due(subject, now), |due, joins| if joins.0 < due.0 { joins } else { due });
     if now >= until { Decision::Renew(why) } else { Decision::Keep { until, why } }
 }
 
@@ -147,6 +154,12 @@ pub fn waits(until: Option<OffsetDateTime>, now: OffsetDateTime) -> Option<Offse
     until.filter(|until| now < *until && *until - now <= LONGEST)
 }
 
+/// Whether so little of a life is left that a certificate for some of its names is better than none for all: later than any
+/// usual renewal, and early enough for a step of the ladder.
+pub fn is_pressing(not_before: OffsetDateTime, not_after: OffsetDateTime, now: OffsetDateTime) -> bool {
+    now >= latest(not_before, not_after)
+}
+
 /// The alarm that is due for a certificate with that little life left: 3, 6 or 20 for a third, a sixth, a twentieth, and 0 at
 /// its end.
 pub fn alarm(not_before: OffsetDateTime, not_after: OffsetDateTime, now: OffsetDateTime) -> Option<i32> {
@@ -158,17 +171,36 @@ pub fn alarm(not_before: OffsetDateTime, not_after: OffsetDateTime, now: OffsetD
     ALARMS.into_iter().find(|part| left < life / *part)
 }
 
-fn due(subject: &Subject<'_>) -> (OffsetDateTime, Why) {
+fn due(subject: &Subject<'_>, now: OffsetDateTime) -> (OffsetDateTime, Why) {
+    let again = subject.issued + step(subject.lately.saturating_sub(1));
     let life = subject.not_after - subject.not_before;
-    let part = if life < SHORT_LIFE { 2 } else { 3 };
+    let aged = subject.not_after - life / part(life);
+    let aged = if was_old(subject, aged, now) { again } else { aged };
     let usable = subject.window.filter(|window| is_usable(*window, subject.not_before, subject.not_after));
-    let Some(window) = usable else { return (subject.not_after - life / part, Why::Age) };
+    let Some(window) = usable else { return (aged, Why::Age) };
     // A CA that wants every new certificate renewed at once is obeyed once, and then at the ladder's pace.
-    let moment = moment(subject.leaf, window).max(subject.issued + step(subject.lately.saturating_sub(1)));
+    let moment = moment(subject.leaf, window).max(again);
     // Only a renewal inside its window is free of the CA's limits, so that a window may lie behind the usual age; but not
     // by more than half of what is left then.
-    let last = subject.not_after - life / (2 * part);
+    let last = latest(subject.not_before, subject.not_after);
     if moment <= last { (moment, Why::Window) } else { (last, Why::Age) }
+}
+
+/// Whether that moment had passed when the certificate came: by a clock that is wrong, another will be no younger, and is asked
+/// for at the ladder's pace.
+fn was_old(subject: &Subject<'_>, moment: OffsetDateTime, now: OffsetDateTime) -> bool {
+    moment <= subject.issued && subject.issued <= now
+}
+
+/// The share of a life that is left when the certificate's age alone decides.
+fn part(life: Duration) -> i32 {
+    if life < SHORT_LIFE { 2 } else { 3 }
+}
+
+/// When half of that share is left.
+fn latest(not_before: OffsetDateTime, not_after: OffsetDateTime) -> OffsetDateTime {
+    let life = not_after - not_before;
+    not_after - life / (2 * part(life))
 }
 
 /// The ladder's step after so many of them; none before the first.
@@ -218,6 +250,7 @@ mod tests {
             revoked: false,
             window: None,
             issued: T0,
+            lacking: None,
             lately: 1,
         }
     }
@@ -233,7 +266,8 @@ mod tests {
         let renew = Decision::Renew;
         let keep = |until, why| Decision::Keep { until, why };
         let week = subject(Duration::hours(160));
-        let half = T0 + Duration::hours(80);
+        let (half, minute) = (T0 + Duration::hours(80), Duration::minutes(1));
+        let late = |lately, day| Subject { lately, issued: days(day), ..long };
         for (name, subject, now, expected) in [
             ("none", None, T0, renew(Why::Missing)),
             ("fresh", Some(long), T0, keep(days(60), Why::Age)),
@@ -269,6 +303,19 @@ mod tests {
             ("behind the end", Some(with(window(200, 300))), T0, keep(days(75), Why::Age)),
             ("the clock jumped back", Some(long), days(-400), keep(days(60), Why::Age)),
             ("the clock jumped on", Some(long), days(4000), renew(Why::Expired)),
+            ("old when it came", Some(late(1, 70)), days(70), renew(Why::Age)),
+            ("and again", Some(late(2, 70)), days(70), keep(days(70) + minute, Why::Age)),
+            ("over when it came", Some(late(2, 400)), days(400), keep(days(400) + minute, Why::Age)),
+            ("the clock is right again", Some(late(2, 70)), days(60), renew(Why::Age)),
+            ("and had been beyond the end", Some(late(9, 400)), days(90), renew(Why::Expired)),
+            (
+                "lacks names",
+                Some(Subject { lacking: Some(days(1)), ..long }),
+                T0,
+                keep(days(1), Why::Lacking),
+            ),
+            ("their time", Some(Subject { lacking: Some(T0), ..long }), T0, renew(Why::Lacking)),
+            ("its own first", Some(Subject { lacking: Some(days(61)), ..long }), days(60), renew(Why::Age)),
         ] {
             assert_eq!(decide(subject.as_ref(), now), expected, "{name}");
         }
@@ -321,6 +368,14 @@ mod tests {
         assert_eq!(waits(Some(days(400)), T0), None);
         let longest = retry_at(u32::MAX, Some(std::time::Duration::from_hours(24)), b"a", T0);
         assert_eq!(waits(Some(longest), T0), Some(longest));
+    }
+
+    #[test]
+    fn little_life_is_left_once_half_of_the_usual_rest_is_over() {
+        for (life, hours) in [(Duration::days(90), 75 * 24), (Duration::hours(160), 120)] {
+            let at = T0 + Duration::hours(hours);
+            assert!(is_pressing(T0, T0 + life, at) && !is_pressing(T0, T0 + life, at - Duration::SECOND));
+        }
     }
 
     #[test]

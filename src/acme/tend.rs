@@ -17,9 +17,9 @@ use super::order::{Keep, Leaf};
 use super::renewal::{self, Decision, Subject, Why, Window};
 use super::solve::{Method, dns01};
 use super::store::{Bundle, EventKind, Lock, Record, RecordId};
-use super::watchful;
+use super::{partial, watchful};
 use crate::name::HostPattern;
-use crate::tls::SiteTls;
+use crate::tls::{SiteTls, TlsProblem};
 
 /// How long another edge that orders is left alone.
 pub(super) const OTHERS: Duration = Duration::seconds(10);
@@ -162,7 +162,10 @@ impl Tending {
     /// Serves what is stored, where that is newer than what is served. False where it cannot be served.
     fn restore(&self, record: &Record) -> bool {
         let Some(bundle) = &record.bundle else { return false };
-        match self.tls.restore(&bundle.chain_pem, bundle.key_pem.expose()) {
+        if let Some(Err(problem)) = record.spare.as_ref().map(|spare| serve(&self.tls, &self.names, spare)) {
+            tracing::warn!(certificate = %self.id, %problem, "the certificate before it cannot be used");
+        }
+        match serve(&self.tls, &self.names, bundle) {
             Ok(_) => true,
             Err(problem) => {
                 tracing::error!(certificate = %self.id, %problem, "a stored certificate cannot be used; another is ordered");
@@ -193,6 +196,12 @@ impl Tending {
     }
 }
 
+/// Serves a stored certificate of these names where nothing newer is there. False where it is of no use.
+pub(super) fn serve(tls: &SiteTls, names: &[HostPattern], bundle: &Bundle) -> Result<bool, TlsProblem> {
+    let own = Some(names).filter(|_| !bundle.lacks.is_empty());
+    tls.restore(&bundle.chain_pem, bundle.key_pem.expose(), own)
+}
+
 /// Whether records stand in the DNS that no order goes on with at once.
 fn has_leftovers(record: &Record) -> bool {
     let waits = renewal::waits(record.retry.not_before, OffsetDateTime::now_utc()).is_some();
@@ -220,6 +229,7 @@ pub(super) fn decide(record: &Record, usable: bool, now: OffsetDateTime) -> Deci
         revoked,
         window,
         issued: bundle.issued,
+        lacking: partial::joins_at(record, bundle, now),
         lately: u32::try_from(lately).unwrap_or(u32::MAX),
     };
     renewal::decide(Some(&subject), now)

@@ -31,6 +31,9 @@ pub struct Certificate {
     pub next: Option<Next>,
     /// What failed since the last success.
     pub failure: Option<Failure>,
+    /// The names that the certificate in use is without, as they were refused.
+    #[serde(default)]
+    pub lacks: Vec<String>,
     /// The URL of the directory of the CA that it was ordered from.
     pub directory: Option<String>,
     /// The profile that it was ordered with.

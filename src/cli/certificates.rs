@@ -225,6 +225,7 @@ fn page(certificate: &Certificate, now: OffsetDateTime) -> String {
         }
     };
     line("names", &certificate.names.join(", "));
+    line("without", &certificate.lacks.join(", "));
     let imported = if certificate.imported { ", imported" } else { "" };
     line("source", &format!("{}{imported}", certificate.source));
     line("issuer", certificate.issuer.as_deref().unwrap_or("none yet"));

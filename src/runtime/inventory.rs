@@ -148,8 +148,8 @@ fn certificate(source: &str, in_use: InUse, record: Option<Record>) -> Certifica
 
 fn with_record(plain: Certificate, record: Record) -> Certificate {
     let (at, why) = next(&record);
-    let Record { bundle, order, ari, retry, history, .. } = record;
-    let failure = retry.last_error.filter(|_| retry.failures > 0);
+    let failure = failure(&record);
+    let Record { bundle, order, ari, history, .. } = record;
     let event = |event: store::Event| Event {
         at: text(event.at),
         kind: word(event.kind).to_owned(),
@@ -157,7 +157,8 @@ fn with_record(plain: Certificate, record: Record) -> Certificate {
     };
     Certificate {
         next: Some(Next { at: text(at), why }),
-        failure: failure.map(|error| Failure { tries: retry.failures, error, names: retry.per_name }),
+        failure,
+        lacks: bundle.iter().flat_map(|bundle| &bundle.lacks).map(ToString::to_string).collect(),
         imported: bundle.as_ref().is_some_and(|bundle| bundle.imported),
         profile: bundle.as_ref().and_then(|bundle| bundle.profile.clone()),
         directory: bundle.map(|bundle| bundle.directory).filter(|directory| !directory.is_empty()),
@@ -166,6 +167,19 @@ fn with_record(plain: Certificate, record: Record) -> Certificate {
         history: history.into_iter().map(event).collect(),
         ..plain
     }
+}
+
+/// What failed since the last success, and which names the certificate in use is without.
+fn failure(record: &Record) -> Option<Failure> {
+    let Record { retry, refused, .. } = record;
+    if let Some(error) = retry.last_error.clone().filter(|_| retry.failures > 0) {
+        return Some(Failure { tries: retry.failures, error, names: retry.per_name.clone() });
+    }
+    let lacks = record.bundle.as_ref().is_some_and(|bundle| !bundle.lacks.is_empty());
+    let refused = refused.as_ref().filter(|_| lacks)?;
+    let names: Vec<_> = refused.names.iter().map(|(name, why)| (name.to_string(), why.clone())).collect();
+    let error = names.iter().map(|(name, why)| format!("{name}: {why}")).collect::<Vec<_>>().join("; ");
+    Some(Failure { tries: refused.tries, error, names })
 }
 
 /// When the next order is due, and why. A try that a person asked for and that failed puts nothing forward.
@@ -209,11 +223,12 @@ mod tests {
             chain_pem: String::new(),
             directory: String::new(),
             profile: None,
-            issued: now,
+            issued: now + left - Duration::days(90),
             not_before: now + left - Duration::days(90),
             not_after: now + left,
             ari_id: None,
             imported: false,
+            lacks: Vec::new(),
         });
         record.retry.failures = failures;
         record.retry.not_before = Some(now + Duration::minutes(10));

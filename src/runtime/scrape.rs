@@ -342,6 +342,13 @@ fn certificates(text: &mut Text, certificates: &[Certificate]) {
         &|certificate| is_ordered(certificate).then(|| certificate.failure.is_none().into()),
     );
     gauge(
+        "vestibule_certificate_names_lacking",
+        "How many names the certificate in use is without, as they were refused when it was ordered",
+        &|certificate| {
+            is_ordered(certificate).then(|| i64::try_from(certificate.lacks.len()).unwrap_or(i64::MAX))
+        },
+    );
+    gauge(
         "vestibule_certificate_failed_attempts",
         "How many attempts to obtain a certificate from a CA have failed since the last that did not",
         &|certificate| {

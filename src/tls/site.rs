@@ -100,37 +100,51 @@ impl SiteTls {
     /// Puts a new certificate of a CA to use, from the next handshake on: the chain, leaf first, and its key, as PEM.
     /// Checked as files are; refused as well when it has expired, and when it is for none of the site's certificates
     /// ([`sets`](super::sets)) as a whole.
-    pub fn install(&self, chain_pem: &str, key_pem: &str) -> Result<(), TlsProblem> {
+    /// With `part_of`, it may be for some names of that set alone.
+    pub fn install(
+        &self,
+        chain_pem: &str,
+        key_pem: &str,
+        part_of: Option<&[HostPattern]>,
+    ) -> Result<(), TlsProblem> {
         let checked = self.checked(chain_pem, key_pem)?;
         if let Some(finding) = checked.validity.finding(OffsetDateTime::now_utc()) {
             return Err(self.refused(vec![Finding { help: None, ..finding }]));
         }
         let names = checked.names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        if self.put(checked, Slots::install) {
+        if self.put(checked, |slots, served| slots.install(served, part_of)) {
             return Ok(());
         }
         Err(self.refused(vec![Finding::new(format!("a certificate for {names} is none of this site's"))]))
     }
 
     /// Puts a stored certificate to use where there is none that is newer. One that has expired is served; one that is
-    /// for some of a set's names is served for those until the set's own comes. False where it is no use.
-    pub fn restore(&self, chain_pem: &str, key_pem: &str) -> Result<bool, TlsProblem> {
+    /// for some of a set's names is served for those until the set's own comes; with `part_of`, it is that set's own for now.
+    /// False where it is no use.
+    pub fn restore(
+        &self,
+        chain_pem: &str,
+        key_pem: &str,
+        part_of: Option<&[HostPattern]>,
+    ) -> Result<bool, TlsProblem> {
         let checked = self.checked(chain_pem, key_pem)?;
-        Ok(self.put(checked, Slots::restore))
+        Ok(self.put(checked, |slots, served| slots.restore(served, part_of)))
     }
 
     /// Takes over what a site of an older configuration serves, where it is of use here.
     pub fn adopt(&self, older: &Self) {
         let answer = older.answer.load();
-        let served: Vec<&Served> = match &**answer {
-            Answer::Slots(slots) => slots.all().collect(),
-            Answer::One(served) if matches!(older.recipe.source, Source::Files { .. }) => vec![served],
+        let served: Vec<(&Served, Option<&[HostPattern]>)> = match &**answer {
+            Answer::Slots(slots) => slots.parts().collect(),
+            Answer::One(served) if matches!(older.recipe.source, Source::Files { .. }) => {
+                vec![(served, None)]
+            }
             Answer::One(_) => Vec::new(),
         };
-        for served in served {
+        for (served, part_of) in served {
             let policy = Arc::clone(&self.state().facts.policy);
             let served = served.under(&policy, self.recipe.lowest);
-            self.change(|slots| slots.restore(&served));
+            self.change(|slots| slots.restore(&served, part_of));
         }
     }
 

@@ -53,7 +53,7 @@ impl Served {
 #[derive(Clone)]
 pub(super) struct Slots {
     sets: Vec<Slot>,
-    /// Certificates of other sets that are good for some of the names until their own come.
+    /// Certificates of other sets, or older ones, that are good for some of the names until their own come.
     spares: Vec<Served>,
 }
 
@@ -61,6 +61,13 @@ pub(super) struct Slots {
 pub(super) struct Slot {
     pub(super) names: Vec<HostPattern>,
     pub(super) served: Option<Served>,
+}
+
+impl Slot {
+    /// Whether its own certificate is for all of it.
+    fn is_whole(&self) -> bool {
+        self.served.as_ref().is_some_and(|served| self.names.iter().all(|name| served.covers(name)))
+    }
 }
 
 impl Slots {
@@ -73,13 +80,14 @@ impl Slots {
         &self.sets
     }
 
-    /// What a name is answered with: its set's own certificate, else any other that covers it.
+    /// What a name is answered with: its set's own certificate where that covers it, else any other that does.
     pub(super) fn choose(&self, name: &Hostname) -> Option<&Served> {
         let pattern = HostPattern::Exact(name.clone());
         let has = |slot: &&Slot| slot.names.contains(&pattern);
         let matches = |slot: &&Slot| slot.names.iter().any(|own| own.matches(name));
         let own = self.sets.iter().find(has).or_else(|| self.sets.iter().find(matches));
         own.and_then(|slot| slot.served.as_ref())
+            .filter(|served| served.covers(&pattern))
             .or_else(|| self.all().find(|served| served.covers(&pattern)))
     }
 
@@ -88,9 +96,18 @@ impl Slots {
         self.sets.iter().filter_map(|slot| slot.served.as_ref()).chain(&self.spares)
     }
 
-    /// Takes a new certificate up for each set that it is for. False where there is none.
-    pub(super) fn install(&mut self, served: &Served) -> bool {
-        let homes = self.homes(served);
+    /// The same, each with the set whose own it is without covering all of it.
+    pub(super) fn parts(&self) -> impl Iterator<Item = (&Served, Option<&[HostPattern]>)> {
+        let own = self.sets.iter().filter_map(|slot| {
+            let part_of = Some(&*slot.names).filter(|_| !slot.is_whole());
+            Some((slot.served.as_ref()?, part_of))
+        });
+        own.chain(self.spares.iter().map(|spare| (spare, None)))
+    }
+
+    /// Takes a new certificate up for each set that it is for, or for some names of one. False where there is none.
+    pub(super) fn install(&mut self, served: &Served, part_of: Option<&[HostPattern]>) -> bool {
+        let homes = self.homes(served, part_of);
         for home in &homes {
             self.place(*home, served);
         }
@@ -99,8 +116,8 @@ impl Slots {
 
     /// Takes an older certificate up where there is none that is newer; if it is not for a whole set, for the names
     /// that have none. False where it is no use.
-    pub(super) fn restore(&mut self, served: &Served) -> bool {
-        let homes = self.homes(served);
+    pub(super) fn restore(&mut self, served: &Served, part_of: Option<&[HostPattern]>) -> bool {
+        let homes = self.homes(served, part_of);
         let newer = |slot: &Slot| {
             slot.served.as_ref().is_none_or(|own| own.validity.not_before < served.validity.not_before)
         };
@@ -109,10 +126,7 @@ impl Slots {
         for home in &open {
             self.place(*home, served);
         }
-        if homes.is_empty() {
-            return self.spare(served);
-        }
-        !open.is_empty()
+        if open.is_empty() { self.spare(served) } else { true }
     }
 
     /// The same certificates under another policy.
@@ -122,29 +136,34 @@ impl Slots {
         Self { sets: self.sets.iter().map(slot).collect(), spares: self.spares.iter().map(served).collect() }
     }
 
-    /// The sets whose names a certificate has as they stand; without any, those that it covers.
-    fn homes(&self, served: &Served) -> Vec<usize> {
+    /// The sets whose names a certificate has as they stand; without any, those that it covers. One that is for a part of a
+    /// set is for that one.
+    fn homes(&self, served: &Served, part_of: Option<&[HostPattern]>) -> Vec<usize> {
         let with = |fits: &dyn Fn(&HostPattern) -> bool| -> Vec<usize> {
             let sets = self.sets.iter().enumerate();
             sets.filter(|(_, slot)| slot.names.iter().all(fits)).map(|(index, _)| index).collect()
         };
+        if let Some(names) = part_of {
+            let is_it = |slot: &Slot| slot.names == names && names.iter().any(|name| served.covers(name));
+            return self.sets.iter().position(is_it).into_iter().collect();
+        }
         let own = with(&|name| served.names.contains(name));
         if own.is_empty() { with(&|name| served.covers(name)) } else { own }
     }
 
     fn place(&mut self, home: usize, served: &Served) {
-        if let Some(slot) = self.sets.get_mut(home) {
-            slot.served = Some(served.clone());
-        }
-        if self.sets.iter().all(|slot| slot.served.is_some()) {
+        let before = self.sets.get_mut(home).and_then(|slot| slot.served.replace(served.clone()));
+        if self.sets.iter().all(Slot::is_whole) {
             self.spares.clear();
+        } else if let Some(before) = before {
+            self.spare(&before);
         }
     }
 
     fn spare(&mut self, served: &Served) -> bool {
-        let lacking = self.sets.iter().filter(|slot| slot.served.is_none()).flat_map(|slot| &slot.names);
-        let useful = lacking.into_iter().any(|name| served.covers(name))
-            && !self.spares.iter().any(|spare| spare.certified.cert == served.certified.cert);
+        let is_lacking = |name: &&HostPattern| !self.all().any(|other| other.covers(name));
+        let mut lacking = self.sets.iter().flat_map(|slot| &slot.names).filter(is_lacking);
+        let useful = lacking.any(|name| served.covers(name));
         if useful {
             self.spares.push(served.clone());
         }

@@ -1,8 +1,12 @@
 //! A CA that misbehaves.
 
+use vestibule::acme::store::Store;
+
 use super::pebble::{Options, Pebble};
 use super::proxy::{CERTIFICATE, CHALLENGE, FINALIZE, Fault, NEW_ACCOUNT, NEW_ORDER};
-use super::{FIRST_RETRY, NAME, config, edge, handshake, hurry, record, said, said_late, wait_for_handshake};
+use super::{
+    FIRST_RETRY, NAME, certs, config, edge, handshake, hurry, record, said, said_late, wait_for_handshake,
+};
 use crate::support::PATIENCE;
 
 const HTML: &str = "<html><body>Bad Gateway</body></html>";
@@ -86,21 +90,39 @@ fn a_rate_limit_is_kept_for_every_name_and_across_a_restart() {
     }
 }
 
+/// Whoever has the account's key can end it at the CA, for good.
 #[test]
-fn an_account_that_may_not_be_used_is_told_and_left_alone() {
+fn a_deactivated_account_is_told_and_left_alone() {
     let pebble = Pebble::start(Options::default());
-    let problem =
-        r#"{"type":"urn:ietf:params:acme:error:unauthorized","detail":"the account is deactivated"}"#;
-    pebble.proxy.fault(NEW_ORDER, 99, Fault::Answer(401, Vec::new(), problem.into()));
     let edge = edge(&pebble, "");
+    said(&edge, "the CA suggests when to renew");
+    let store = Store::open(&edge.folder().join("store"), None).unwrap();
+    pebble.proxy.deactivate(store.account(&pebble.directory()).unwrap().unwrap().credentials);
+    // One name more, for the process that knows the account, and then for one that has it from the store.
+    edge.write_config(&config(&pebble, "", &[NAME, "other.test"]));
+    assert!(edge.reload());
     let line = said(&edge, "no certificate was obtained");
-    assert!(line["failure"].as_str().unwrap().contains("deactivated"), "{line}");
-    let until = time(&record(&edge, NAME)["retry"]["not_before"]);
+    let failure = line["failure"].as_str().unwrap();
+    assert!(failure.contains("deactivated") && failure.contains("move its file in the store's"), "{line}");
+    let until = time(&record(&edge, "other.test")["retry"]["not_before"]);
     assert!(until > now() + 23 * 3600, "a day: {until}");
-    assert_eq!(pebble.proxy.seen(NEW_ORDER).len(), 1);
+    let edge = edge.kill_and_start();
+    wait_for_handshake(&pebble, NAME, PATIENCE);
+    let (code, _, stderr) = certs(&edge, "renew", NAME);
+    assert_eq!(code, Some(2), "{stderr}");
+    assert!(stderr.contains("deactivated"), "{stderr}");
+    let asked =
+        |path: &str, status| pebble.proxy.seen(path).iter().filter(|seen| seen.status == status).count();
+    // With `replaces` and, as that might be what is refused, without.
+    assert_eq!((asked(NEW_ORDER, 201), asked(NEW_ORDER, 403)), (1, 3));
     let accounts = pebble.proxy.seen(NEW_ACCOUNT);
     let made = accounts.iter().filter(|seen| seen.payload["onlyReturnExisting"] != true).count();
-    assert_eq!((made, accounts.len()), (1, 2), "the CA is asked once whether it knows it");
+    assert_eq!((made, accounts.len()), (1, 3), "each process asks once whether the CA knows it");
+    // Looks at the clock: nothing more comes.
+    let all = pebble.proxy.seen("").len();
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    assert_eq!(pebble.proxy.seen("").len(), all);
+    handshake(&pebble, &pebble.issuing_root(), NAME).expect("what there is, is served");
 }
 
 #[test]

@@ -53,7 +53,7 @@ pub(super) struct Ports {
 /// A running CA. Dropping it ends it.
 pub(super) struct Pebble {
     child: Option<Child>,
-    dns: Option<Child>,
+    dns: Option<(Child, u16)>,
     options: Options,
     listen: u16,
     management: u16,
@@ -137,6 +137,18 @@ impl Pebble {
         self.management(&format!("/roots/{index}"))
     }
 
+    /// Whether the CA's name server fails when it is asked for this name.
+    pub(super) fn lose(&self, name: &str, is_lost: bool) {
+        let (_, port) = self.dns.as_ref().expect("a name server of the CA's own");
+        let word = if is_lost { "set" } else { "clear" };
+        let output = Command::new("curl")
+            .args(["-sS", "--fail", "-d", &serde_json::json!({ "host": name }).to_string()])
+            .arg(format!("http://127.0.0.1:{port}/{word}-servfail"))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
     fn management(&self, path: &str) -> String {
         let output = Command::new("curl")
             .args(["-sS", "--fail", "--cacert"])
@@ -176,7 +188,7 @@ impl Pebble {
 impl Drop for Pebble {
     fn drop(&mut self) {
         self.end();
-        if let Some(dns) = &mut self.dns {
+        if let Some((dns, _)) = &mut self.dns {
             let _ = dns.kill();
             let _ = dns.wait();
         }
@@ -199,14 +211,10 @@ pub(super) fn rows(ports: Ports, allow: &str) -> String {
     )
 }
 
-fn dns(port: u16) -> Child {
+fn dns(port: u16) -> (Child, u16) {
+    let management = free_port();
     let child = Command::new(program("pebble-challtestsrv"))
-        .args([
-            "-dnsserver",
-            &format!("127.0.0.1:{port}"),
-            "-management",
-            &format!("127.0.0.1:{}", free_port()),
-        ])
+        .args(["-dnsserver", &format!("127.0.0.1:{port}"), "-management", &format!("127.0.0.1:{management}")])
         .args(["-http01", "", "-https01", "", "-tlsalpn01", "", "-doh", "", "-defaultIPv6", ""])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -214,7 +222,8 @@ fn dns(port: u16) -> Child {
         .spawn()
         .unwrap();
     wait_for_port(port);
-    child
+    wait_for_port(management);
+    (child, management)
 }
 
 /// Where `scripts/pebble` puts it.

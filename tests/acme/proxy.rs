@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,7 @@ use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use hyper::body::{Body, Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use instant_acme::{Account, BodyWrapper, BytesResponse, HttpClient};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
@@ -66,7 +68,7 @@ pub(super) struct Seen {
 pub(super) struct Proxy {
     port: u16,
     shared: Arc<Shared>,
-    _runtime: tokio::runtime::Runtime,
+    runtime: tokio::runtime::Runtime,
 }
 
 struct Shared {
@@ -102,7 +104,7 @@ impl Proxy {
         let listener = runtime.block_on(TcpListener::bind(("127.0.0.1", 0))).unwrap();
         let port = listener.local_addr().unwrap().port();
         runtime.spawn(accept(listener, acceptor(keys), Arc::clone(&shared)));
-        Self { port, shared, _runtime: runtime }
+        Self { port, shared, runtime }
     }
 
     pub(super) fn port(&self) -> u16 {
@@ -122,6 +124,16 @@ impl Proxy {
     /// All requests so far whose path has this in it.
     pub(super) fn seen(&self, path: &str) -> Vec<Seen> {
         self.shared.seen.lock().unwrap().iter().filter(|seen| seen.path.contains(path)).cloned().collect()
+    }
+
+    /// Ends the account with these stored credentials at the CA (RFC 8555 section 7.3.6), past all counting.
+    pub(super) fn deactivate(&self, credentials: serde_json::Value) {
+        let client = Box::new(Direct(Arc::clone(&self.shared)));
+        self.runtime.block_on(async {
+            let credentials = serde_json::from_value(credentials).unwrap();
+            let account = Account::builder_with_http(client).from_credentials(credentials).await.unwrap();
+            account.deactivate().await.unwrap();
+        });
     }
 
     /// How many orders the CA has made.
@@ -248,6 +260,30 @@ async fn forward(shared: &Shared, request: Request<Full<Bytes>>) -> std::io::Res
     Ok(Response::from_parts(parts, body))
 }
 
+/// The CA as a client of the test's own sees it.
+struct Direct(Arc<Shared>);
+
+impl HttpClient for Direct {
+    fn request(
+        &self,
+        request: Request<BodyWrapper<Bytes>>,
+    ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, instant_acme::Error>> + Send>> {
+        let shared = Arc::clone(&self.0);
+        Box::pin(async move {
+            let (mut parts, body) = request.into_parts();
+            let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+            // What is signed is the URL at the proxy.
+            let host = parts.uri.authority().unwrap().as_str().parse().unwrap();
+            parts.headers.insert(http::header::HOST, host);
+            parts.uri = parts.uri.path().parse().unwrap();
+            let answer = forward(&shared, Request::from_parts(parts, Full::new(body))).await;
+            let (parts, body) =
+                answer.map_err(|error| instant_acme::Error::Other(Box::new(error)))?.into_parts();
+            Ok(Response::from_parts(parts, Full::new(body)).into())
+        })
+    }
+}
+
 fn payload(body: &[u8]) -> serde_json::Value {
     let outer: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
     let inner =
@@ -267,7 +303,7 @@ impl Body for Endless {
     type Error = std::io::Error;
 
     fn poll_frame(
-        mut self: std::pin::Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         _: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         static PART: [u8; 65_536] = [b'x'; 65_536];
@@ -285,7 +321,7 @@ impl Body for Cut {
     type Error = std::io::Error;
 
     fn poll_frame(
-        mut self: std::pin::Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         _: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let cut = || Err(std::io::Error::other("cut"));

@@ -23,7 +23,7 @@ fn empty(names: &[&str]) -> Arc<SiteTls> {
 }
 
 fn install(tls: &SiteTls, pair: &Pair) -> Result<(), String> {
-    tls.install(&pair.cert, &pair.key).map_err(|problem| problem.to_string())
+    tls.install(&pair.cert, &pair.key, None).map_err(|problem| problem.to_string())
 }
 
 /// The certificate that a name is answered with.
@@ -106,9 +106,9 @@ async fn what_is_wrong_is_refused_and_the_old_one_stays() {
     }
     let listener = Listener::start(vec![("a.test", Arc::clone(&tls))]);
     assert_eq!(shown(&listener, &ca, "a.test").await, Some(leaf(&good)));
-    assert!(!tls.restore(&expired.cert, &expired.key).unwrap(), "it is no newer");
+    assert!(!tls.restore(&expired.cert, &expired.key, None).unwrap(), "it is no newer");
     assert!(
-        empty(&["a.test", "b.test"]).restore(&expired.cert, &expired.key).unwrap(),
+        empty(&["a.test", "b.test"]).restore(&expired.cert, &expired.key, None).unwrap(),
         "better than nothing"
     );
 }

@@ -29,8 +29,8 @@ use time::{Duration, OffsetDateTime};
 
 pub use id::RecordId;
 pub use record::{
-    AccountRecord, Alarm, Ari, Bundle, CaPause, Event, EventKind, PendingOrder, Published, Record, Retry,
-    Secret,
+    AccountRecord, Alarm, Ari, Bundle, CaPause, Event, EventKind, PendingOrder, Published, Record, Refused,
+    Retry, Secret,
 };
 pub use seal::{KeyError, Seal};
 

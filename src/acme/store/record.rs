@@ -14,7 +14,7 @@ const MAX_HISTORY: usize = 50;
 const MAX_DETAIL: usize = 1000;
 
 /// Where a record has secrets, as JSON pointers.
-pub(super) const SECRETS: [&str; 2] = ["/bundle/key_pem", "/order/key_pem"];
+pub(super) const SECRETS: [&str; 3] = ["/bundle/key_pem", "/order/key_pem", "/spare/key_pem"];
 /// Where an account has secrets.
 pub(super) const ACCOUNT_SECRETS: [&str; 1] = ["/credentials"];
 
@@ -26,6 +26,12 @@ pub struct Record {
     /// What is served.
     #[serde(default)]
     pub bundle: Option<Bundle>,
+    /// The certificate before it, served for names that it lacks.
+    #[serde(default)]
+    pub spare: Option<Bundle>,
+    /// Names that were refused while others were not.
+    #[serde(default)]
+    pub refused: Option<Refused>,
     /// An order that is not finished.
     #[serde(default)]
     pub order: Option<PendingOrder>,
@@ -52,6 +58,8 @@ impl Record {
         Self {
             names,
             bundle: None,
+            spare: None,
+            refused: None,
             order: None,
             published: Vec::new(),
             ari: None,
@@ -59,6 +67,18 @@ impl Record {
             alarm: None,
             history: Vec::new(),
         }
+    }
+
+    /// Puts a new certificate in the place of the one before. That one stays for names that the new one lacks, until one has
+    /// them all.
+    pub fn take_up(&mut self, bundle: Bundle) {
+        let has_more = |old: &Bundle| bundle.lacks.iter().any(|name| !old.lacks.contains(name));
+        if bundle.lacks.is_empty() {
+            (self.spare, self.refused) = (None, None);
+        } else if self.spare.is_none() {
+            self.spare = self.bundle.take().filter(has_more);
+        }
+        self.bundle = Some(bundle);
     }
 
     /// Remembers that something happened, and forgets what is too long ago.
@@ -100,6 +120,21 @@ pub struct Bundle {
     /// Whether another program obtained it.
     #[serde(default)]
     pub imported: bool,
+    /// The names of the record that it is not for, as they were refused when it was ordered.
+    #[serde(default)]
+    pub lacks: Vec<HostPattern>,
+}
+
+/// Names that were refused while others of the same record were not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// Each with the reason.
+    pub names: Vec<(HostPattern, String)>,
+    /// How many tries failed in a row.
+    pub tries: u32,
+    /// Where the certificate in use lacks them: no try before then.
+    #[serde(with = "rfc3339")]
+    pub not_before: OffsetDateTime,
 }
 
 /// An order at a CA, stored as soon as it exists.
