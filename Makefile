@@ -1,6 +1,6 @@
 # Two commands on a fresh machine: `make demo` and `make test`. Both need Rust, Python 3, a C compiler and apt.
 
-.PHONY: demo demo-check test test-containers deb test-packages bench bench-forward bench-django autobahn instructions lint docs clean
+.PHONY: demo demo-check test test-containers deb test-packages bench bench-forward bench-django soak autobahn instructions lint docs clean
 
 demo:            ## a real Django behind the edge, until Ctrl-C; ACME=1: with a certificate from a CA (pebble)
 	@scripts/demo
@@ -25,6 +25,9 @@ bench:           ## beside current nginx: processor time a request, memory, late
 
 bench-django:    ## before a real Django, beside nginx: slow clients, retiring workers, deploys, events, a gibibyte each way
 	@scripts/bench-django
+
+soak:            ## reloads and upgrades, well and badly, under 2,000 requests a second: memory and descriptors drawn (MINUTES=3 RATE=2000)
+	@scripts/soak
 
 autobahn:        ## every case of the Autobahn test suite, behind the edge as without it
 	@scripts/autobahn

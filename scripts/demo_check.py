@@ -14,6 +14,8 @@ import time
 import httpx
 from websockets.sync.client import connect
 
+from browser import Browser
+
 HTTPS, HTTP, CA = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 URL = f"https://app.localhost:{HTTPS}"
 
@@ -130,8 +132,26 @@ def unknown_names():
     return "unrecognized_name, and no certificate"
 
 
+def browser():
+    """The page and a WebSocket in Chromium, which takes the CA's certificate as it takes anybody's."""
+    echo = """new Promise((told, failed) => {
+      const socket = new WebSocket("/ws/echo");
+      socket.onopen = () => socket.send("hello");
+      socket.onmessage = (message) => told(message.data);
+      socket.onerror = () => failed(new Error("the WebSocket failed"));
+    })"""
+    with Browser(ca=CA) as chromium:
+        tab = chromium.page().open(f"{URL}/")
+        expect(tab.run("isSecureContext && document.querySelector('th').textContent"), "scheme")
+        protocol = tab.run("performance.getEntriesByType('navigation')[0].nextHopProtocol")
+        expect(protocol, "h2")
+        expect(tab.run(echo), "hello")
+        return f"{tab.run('document.title')!r} in Chromium, over {protocol}, and its WebSocket says back what it is told"
+
+
 CHECKS = {
     "page": page,
+    "browser": browser,
     "upload": upload,
     "websocket": websocket,
     "events": events,

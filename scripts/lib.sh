@@ -35,6 +35,14 @@ need_django() {
     cp "$wanted" "$stamp"
 }
 
+# axe-core, as a Python package brings it; the browser that the package would have besides is not taken.
+axe=$build/axe-0.1.8/axe_playwright_python/axe.min.js
+need_axe() {
+    [ -e "$axe" ] && return
+    say "axe-core into build/axe-0.1.8"
+    "$build/venv/bin/pip" install --quiet --no-input --no-deps --target "$build/axe-0.1.8" axe-playwright-python==0.1.8
+}
+
 # Prints the edge's path: EDGE, where somebody built it already, else built with this cargo profile.
 the_edge() {
     [ -n "${EDGE:-}" ] && { echo "$EDGE"; return; }

@@ -25,6 +25,7 @@ mod files;
 mod firewall;
 mod forward;
 mod gates;
+mod hardship;
 mod limits;
 mod listener;
 mod observing;

@@ -13,6 +13,7 @@ use nix::sys::signal::Signal;
 use crate::support::client::{self, NAME, connect};
 use crate::support::edge::{Edge, ROWS};
 use crate::support::h2client::H2Client;
+use crate::support::h2raw::{H2, Outcome, WINDOW_UPDATE};
 use crate::support::upstream::{Then, Upstream};
 use crate::support::websocket;
 
@@ -125,6 +126,27 @@ fn term_lets_requests_in_flight_finish() {
     });
     assert!(edge.wait().success());
     assert!(client::tcp(edge.https()).is_err(), "something still listens");
+}
+
+/// A client that does not know yet that this was all: what it sends meanwhile is no reason for a reset, which could take the
+/// end of an answer from it.
+#[test]
+fn a_client_over_http2_may_send_until_it_knows() {
+    let upstream = Upstream::echo();
+    let mut edge = Edge::start(&config(&upstream, 0));
+    let mut client = H2::connect(&edge).unwrap();
+    let fields: [(&[u8], &[u8]); 4] =
+        [(b":method", b"GET"), (b":scheme", b"https"), (b":authority", NAME.as_bytes()), (b":path", b"/")];
+    client.request(1, &fields, b"").unwrap();
+    assert_eq!(client.outcome(1).unwrap(), Outcome::Status(200));
+    edge.signal(Signal::SIGTERM);
+    let end = std::iter::repeat_with(|| client.read()).find_map(Result::err).unwrap();
+    assert!(client::ended(&end), "{end}");
+    for _ in 0..3 {
+        client.write(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]).unwrap();
+    }
+    drop(client);
+    assert!(edge.wait().success());
 }
 
 /// Clients that connected and asked nothing, before their handshake and after it, do not hold up an edge that leaves.

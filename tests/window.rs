@@ -31,7 +31,7 @@ fn it_shows_the_edge() {
         "data-label=\"office\"><span class=\"cell deny\">deny</span>",
         &format!("<b>GET</b> {NAME}/admin/secret</span>"),
         "the client&#39;s address is not allowed here",
-        "in 59 days</span> <span class=\"aside\">a third of its life is left",
+        "in 59 days</span> <span class=\"aside why\">a third of its life is left",
         "aria-label=\"Requests over 5 min, per second: ",
     ] {
         assert!(page.contains(part), "no {part:?} in {page}");

@@ -12,7 +12,7 @@ use super::{explain, scrape};
 use crate::addr::{Gate, Source};
 use crate::admin::Status;
 use crate::admin::page::{MemberView, RowView, SiteView, UpstreamView, View};
-use crate::config::model::{Action, Config, Proxy, Row, Site};
+use crate::config::model::{Action, Config, Kind, Proxy, Row, Site};
 use crate::observe::access::Access;
 use crate::observe::history::History;
 use crate::observe::metrics::{Metrics, Reading, RouteSum};
@@ -145,24 +145,38 @@ fn sites(config: &Config, snapshot: &Snapshot, reading: &Reading) -> Vec<SiteVie
 }
 
 fn upstreams(snapshot: &Snapshot) -> Vec<UpstreamView> {
-    let users = |proxy: &Proxy| -> Vec<String> {
-        let uses = |site: &&Site| {
-            site.routes.iter().any(|route| matches!(&route.action, Action::Proxy(own) if own == proxy))
-        };
-        snapshot.config.sites.iter().filter(uses).map(explain::name).collect()
-    };
-    let mut upstreams: Vec<_> = snapshot.table.upstreams().collect();
-    upstreams.sort_by_key(|upstream| upstream.name());
+    let config = &snapshot.config;
     let member = |own: MemberStatus| MemberView {
         well: matches!(own.state, "up" | "warming"),
         target: own.target,
         address: own.address,
         state: own.state.to_owned(),
+        busy: own.busy,
         error: own.error,
     };
     let view = |upstream: &Arc<Upstream>| UpstreamView {
-        sites: users(upstream.proxy()),
+        users: users(config, upstream.proxy()),
         members: upstream.status().into_iter().map(member).collect(),
     };
-    upstreams.into_iter().map(view).collect()
+    let mut upstreams: Vec<UpstreamView> = snapshot.table.upstreams().map(view).collect();
+    // In the order of the file: sites, then rows.
+    let place = |upstream: &UpstreamView| {
+        let first = upstream.users.first().cloned().unwrap_or_default();
+        let site = config.sites.iter().position(|site| explain::name(site) == first);
+        (site.unwrap_or(usize::MAX), first)
+    };
+    upstreams.sort_by_cached_key(|upstream| {
+        (place(upstream), upstream.members.first().map(|first| first.target.clone()))
+    });
+    upstreams
+}
+
+/// Whose it is: sites, and rows that forward.
+fn users(config: &Config, proxy: &Proxy) -> Vec<String> {
+    let uses = |site: &&Site| {
+        site.routes.iter().any(|route| matches!(&route.action, Action::Proxy(own) if own == proxy))
+    };
+    let forwards = |row: &&Row| matches!(&row.kind, Kind::Forward(forward) if forward.proxy == *proxy);
+    let sites = config.sites.iter().filter(uses).map(explain::name);
+    sites.chain(config.rows.iter().filter(forwards).map(|row| format!("port {}", row.bind))).collect()
 }

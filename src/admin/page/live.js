@@ -26,7 +26,7 @@
         if (aside[at][1]) box.focus({ preventScroll: true });
       });
     }
-    for (const name of [".state", ".about", ".alarm", "footer"]) {
+    for (const name of [".state", ".about", ".alarm", "nav", "footer"]) {
       const [old, next] = [document.querySelector(name), fresh.querySelector(name)];
       if (old && next && !isHeld(old)) { old.className = next.className; old.replaceChildren(...next.childNodes); }
     }

@@ -101,8 +101,8 @@ pub struct SiteView {
 /// An upstream.
 #[derive(Debug)]
 pub struct UpstreamView {
-    /// The sites that use it.
-    pub sites: Vec<String>,
+    /// The sites that use it, and the rows that forward to it.
+    pub users: Vec<String>,
     /// Where it is.
     pub members: Vec<MemberView>,
 }
@@ -118,6 +118,8 @@ pub struct MemberView {
     pub well: bool,
     /// How it is, in words.
     pub state: String,
+    /// Requests, or forwarded connections, that it has.
+    pub busy: usize,
     /// The last thing that went wrong.
     pub error: Option<String>,
 }
@@ -217,12 +219,13 @@ mod tests {
                 took: None,
             }],
             upstreams: vec![UpstreamView {
-                sites: vec![HOSTILE.into()],
+                users: vec![HOSTILE.into()],
                 members: vec![MemberView {
                     target: HOSTILE.into(),
                     address: Some(format!("{HOSTILE}1")),
                     well: false,
                     state: HOSTILE.into(),
+                    busy: 0,
                     error: Some(HOSTILE.into()),
                 }],
             }],

@@ -29,7 +29,31 @@ pub(super) fn masthead(html: &mut Html, view: &View) {
         html.raw("The last reload was refused: the configuration before it still runs. ");
         html.raw("<code>vestibule check</code> says what is wrong.");
     }
-    html.raw("</p></header>");
+    html.raw("</p>");
+    contents(html, view);
+    html.raw("</header>");
+}
+
+/// Where what is on the page, and how much of it needs somebody.
+fn contents(html: &mut Html, view: &View) {
+    let members = || view.upstreams.iter().flat_map(|upstream| &upstream.members);
+    let down = members().filter(|member| !member.well).count();
+    let failing = view.certificates.iter().filter(|certificate| certificate.failure.is_some()).count();
+    html.raw("<nav aria-label=\"On this page\">");
+    for (id, title, count, bad, what) in [
+        ("sites", "Sites", view.sites.len(), 0, ""),
+        ("upstreams", "Upstreams", members().count(), down, "down"),
+        ("troubles", "Refused and failed", view.troubles.len(), 0, ""),
+        ("firewall", "Firewall", view.rows.len(), 0, ""),
+        ("certificates", "Certificates", view.certificates.len(), failing, "failing"),
+    ] {
+        put!(html; "<a href=\"#" (id) "\">" (title) " <span>" (grouped(count)) "</span>");
+        if bad > 0 {
+            put!(html; " <b class=\"bad\">" (grouped(bad)) " " (what) "</b>");
+        }
+        html.raw("</a>");
+    }
+    html.raw("</nav>");
 }
 
 /// What a plot is of.
@@ -54,7 +78,7 @@ const FIGURES: [Figure; 3] = [
         title: "Time taken",
         unit: "milliseconds",
         least: 1.0,
-        lines: &[("second", "95 of 100 within", |s| s.slow), ("main", "half within", |s| s.median)],
+        lines: &[("main", "half within", |s| s.median), ("second", "95 % within", |s| s.slow)],
     },
     Figure {
         title: "Refused and failed",
@@ -74,17 +98,29 @@ pub(super) fn pulse(html: &mut Html, view: &View) {
         put!(html; "<span class=\"unit\">" (figure.unit) "</span></figcaption><p class=\"now\">");
         for (class, name, of) in figure.lines {
             let value = rounded(recent(&seconds, *of));
-            put!(html; "<span class=\"" (class) "\"><b>" (value) "</b> " (name) "</span>");
+            put!(html; "<span class=\"" (class) "\">" (name) " <b>" (value) "</b></span>");
         }
         html.raw("</p>");
-        strip(html, figure, &seconds, SECONDS, "5 min");
-        strip(html, figure, &minutes, MINUTES, "24 h");
+        strip(html, figure, &seconds, &FIVE_MINUTES);
+        if !minutes.is_empty() {
+            strip(html, figure, &minutes, &DAY);
+        }
         html.raw("</figure>");
     }
     html.raw("</section>");
 }
 
-fn strip(html: &mut Html, figure: &Figure, samples: &[Sample], places: usize, span: &'static str) {
+/// A stretch of time: how many samples it has, in how many parts it is marked off, and what it is called.
+struct Span {
+    places: usize,
+    parts: u8,
+    name: &'static str,
+}
+
+const FIVE_MINUTES: Span = Span { places: SECONDS, parts: 5, name: "5 min" };
+const DAY: Span = Span { places: MINUTES, parts: 4, name: "24 h" };
+
+fn strip(html: &mut Html, figure: &Figure, samples: &[Sample], span: &Span) {
     let values: Vec<Vec<f32>> =
         figure.lines.iter().map(|(_, _, of)| samples.iter().map(of).collect()).collect();
     let top = top(values.iter().flatten().copied(), figure.least);
@@ -103,10 +139,11 @@ fn strip(html: &mut Html, figure: &Figure, samples: &[Sample], places: usize, sp
             format!("{name} at most {}", rounded(most))
         })
         .collect();
-    let label = format!("{} over {span}, {}: {}", figure.title, figure.unit, told.join(", "));
-    put!(html; "<div class=\"strip\"><span class=\"top\">" (rounded(top)) "</span>");
-    plot(html, &label, &lines, places, top);
-    put!(html; "<span class=\"span\">" (span) "</span></div>");
+    let label = format!("{} over {}, {}: {}", figure.title, span.name, figure.unit, told.join(", "));
+    html.raw("<div class=\"strip\">");
+    plot(html, &label, &lines, span.places, span.parts, top);
+    put!(html; "<span class=\"top\">" (rounded(top)) "</span><span class=\"nought\">0</span>");
+    put!(html; "<span class=\"span\"><span>" (span.name) " ago</span><span>now</span></span></div>");
 }
 
 /// The mean of the last five seconds, so that the number can be read.

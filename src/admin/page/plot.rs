@@ -18,10 +18,11 @@ pub(super) struct Line<'a> {
     pub(super) filled: bool,
 }
 
-/// Draws lines on one scale, which goes from 0 to `top`. `places` is how many values fill the width.
-pub(super) fn plot(html: &mut Html, label: &str, lines: &[Line<'_>], places: usize, top: f32) {
+/// Draws lines on one scale, which goes from 0 to `top`. `places` is how many values fill the width, which is marked off in
+/// `parts`.
+pub(super) fn plot(html: &mut Html, label: &str, lines: &[Line<'_>], places: usize, parts: u8, top: f32) {
     put!(html; "<svg viewBox=\"0 0 300 60\" preserveAspectRatio=\"none\" role=\"img\" aria-label=\"" (label) "\">");
-    put!(html; "<path class=\"grid\" d=\"M0 .5H300M0 59.5H300\"/>");
+    put!(html; "<path class=\"grid\" d=\"M0 .5H300M0 30H300M0 59.5H300" (marks(parts)) "\"/>");
     for line in lines.iter().filter(|line| !line.values.is_empty()) {
         let points = points(line.values, places, top);
         if line.filled {
@@ -39,6 +40,16 @@ pub(super) fn top(values: impl Iterator<Item = f32>, least: f32) -> f32 {
     let highest = values.fold(least, f32::max);
     let power = 10f32.powf(highest.log10().floor());
     [1.0, 2.0, 5.0, 10.0].map(|step| step * power).into_iter().find(|top| *top >= highest).unwrap_or(highest)
+}
+
+/// Upright lines between the parts.
+fn marks(parts: u8) -> String {
+    let mut text = String::new();
+    for part in 1..parts {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "M{:.1} 0V60", WIDTH * f32::from(part) / f32::from(parts));
+    }
+    text
 }
 
 fn points(values: &[f32], places: usize, top: f32) -> String {
@@ -70,8 +81,9 @@ mod tests {
     fn lines_end_at_the_right_edge_and_stay_inside() {
         let mut html = Html::default();
         let line = Line { class: "requests", values: &[0.0, 5.0, 99.0], filled: true };
-        plot(&mut html, "three", &[line], 4, 10.0);
+        plot(&mut html, "three", &[line], 4, 3, 10.0);
         let svg = html.into_string();
+        assert!(svg.contains("H300M100.0 0V60M200.0 0V60\""), "{svg}");
         assert!(svg.contains("d=\"M100.0 59.0 200.0 30.0 300.0 1.0\""), "{svg}");
         assert!(svg.contains("d=\"M100.0 60L100.0 59.0 200.0 30.0 300.0 1.0L300 60Z\""), "{svg}");
     }

@@ -42,7 +42,7 @@ fn trouble(html: &mut Html, met: &Met) {
     let why = if met.why.is_empty() { "answered so by the upstream" } else { &met.why };
     put!(html; (why));
     if !met.upstream.is_empty() {
-        put!(html; " <span class=\"aside\">" (met.upstream) ", after " (met.total_ms) " ms</span>");
+        put!(html; " <span class=\"aside\">" (met.upstream) ", after " (lasted(met.total_ms.into())) "</span>");
     }
     put!(html; "</td><td data-label=\"Client\">" (met.client) "</td></tr>");
 }
@@ -77,33 +77,39 @@ pub(super) fn sites(html: &mut Html, view: &View) {
 
 /// What stands behind.
 pub(super) fn upstreams(html: &mut Html, view: &View) {
+    open(html, "upstreams", "Upstreams");
     if view.upstreams.is_empty() {
+        html.raw("<p class=\"none\">None: no site and no port hands anything on.</p></section>");
         return;
     }
-    open(html, "upstreams", "Upstreams");
-    head(html, "Upstreams", &["Address", "State", "For"]);
+    head(html, "Upstreams", &["For", "Address", "State", "#Busy with"]);
     for upstream in view.upstreams.iter().take(ROWS) {
-        for member in &upstream.members {
-            one_member(html, member, &upstream.sites.join(", "));
+        for (at, member) in upstream.members.iter().enumerate() {
+            html.raw(if at == 0 { "<tr class=\"first\">" } else { "<tr>" });
+            if at == 0 {
+                put!(html; "<th scope=\"rowgroup\" rowspan=\"" (upstream.members.len()) "\" data-label=\"For\">");
+                put!(html; (upstream.users.join(", ")) "</th>");
+            }
+            one_member(html, member);
         }
     }
     close_after(html, view.upstreams.len());
 }
 
-fn one_member(html: &mut Html, member: &MemberView, sites: &str) {
-    put!(html; "<tr><th scope=\"row\" data-label=\"Address\">" (member.target));
+fn one_member(html: &mut Html, member: &MemberView) {
+    put!(html; "<td data-label=\"Address\">" (member.target));
     if let Some(address) = member.address.as_ref().filter(|address| **address != member.target) {
         put!(html; " <span class=\"aside\">" (address) "</span>");
     }
-    html.raw("</th><td data-label=\"State\">");
+    html.raw("</td><td data-label=\"State\">");
     if !member.state.is_empty() {
         let class = if member.well { "good" } else { "bad" };
         put!(html; "<span class=\"dot " (class) "\"></span>" (member.state));
     }
     if let Some(error) = member.error.as_ref().filter(|_| !member.well) {
-        put!(html; " <span class=\"aside\">" (error) "</span>");
+        put!(html; " <span class=\"aside why\">" (error) "</span>");
     }
-    put!(html; "</td><td data-label=\"For\">" (sites) "</td></tr>");
+    put!(html; "</td><td class=\"n\" data-label=\"Busy with\">" (grouped(member.busy)) "</td></tr>");
 }
 
 /// Who may come in where.
@@ -129,7 +135,10 @@ fn cells(html: &mut Html, row: &RowView, sources: &[String]) {
         let (class, word) = match cell {
             Some(true) => ("allow", "allow"),
             Some(false) => ("deny", "deny"),
-            None => ("closed", "closed"),
+            None => {
+                html.raw("<td class=\"closed\"><span aria-hidden=\"true\">·</span><span class=\"unseen\">closed</span></td>");
+                continue;
+            }
         };
         put!(html; "<td data-label=\"" (source) "\"><span class=\"cell " (class) "\">" (word) "</span></td>");
     }
@@ -155,29 +164,42 @@ fn one(html: &mut Html, certificate: &Certificate, now: OffsetDateTime) {
         put!(html; " <span class=\"aside\" title=\"" (others.join(", ")) "\">and " (others.len()) " more</span>");
     }
     let issuer = certificate.issuer.as_deref().filter(|issuer| !issuer.is_empty());
-    put!(html; "</th><td data-label=\"Issuer\">" (issuer.unwrap_or("none yet")) " <span class=\"aside\">" (certificate.source) "</span></td>");
+    put!(html; "</th><td data-label=\"Issuer\">" (issuer.unwrap_or("not issued")) " <span class=\"aside\">" (certificate.source) "</span></td>");
     html.raw("<td data-label=\"Ends\">");
     match certificate.not_after.as_deref().and_then(moment) {
-        Some(end) => when(html, end, now),
-        None => html.raw("<b class=\"bad\">there is none</b>"),
+        Some(end) => {
+            let days = (end - now).whole_days();
+            when(
+                html,
+                end,
+                now,
+                if end < now {
+                    "bad"
+                } else if days < 7 {
+                    "warn"
+                } else {
+                    ""
+                },
+            );
+        }
+        None => html.raw("<b class=\"bad\">none yet</b>"),
     }
     html.raw("</td><td data-label=\"Next\">");
     if let Some(next) = &certificate.next {
         if let Some(at) = moment(&next.at) {
-            when(html, at, now);
+            when(html, at, now, "");
         }
-        put!(html; " <span class=\"aside\">" (next.why) "</span>");
+        put!(html; " <span class=\"aside why\">" (next.why) "</span>");
     }
     if let Some(failure) = &certificate.failure {
-        put!(html; " <span class=\"bad\">failed " (counted(failure.tries as usize, "time")) ": " (failure.error) "</span>");
+        put!(html; " <span class=\"bad why\">failed " (counted(failure.tries as usize, "time")) ": " (failure.error) "</span>");
     }
     html.raw("</td></tr>");
 }
 
-fn when(html: &mut Html, at: OffsetDateTime, now: OffsetDateTime) {
+fn when(html: &mut Html, at: OffsetDateTime, now: OffsetDateTime, class: &'static str) {
     let days = (at - now).whole_days();
-    let class = if days < 7 && at < now { "bad" } else { "" };
-    put!(html; "<time class=\"" (class) "\" datetime=\"" (stamp(at)) "\">" (date(at)) "</time> <span class=\"aside\">");
+    put!(html; "<time class=\"" (class) "\" datetime=\"" (stamp(at)) "\">" (date(at)) "</time> <span class=\"aside when\">");
     match days {
         _ if at < now => html.raw("past"),
         0 => html.raw("within a day"),
@@ -193,7 +215,7 @@ fn open(html: &mut Html, id: &'static str, title: &'static str) {
 
 /// A head that begins with `#` is above numbers.
 fn head(html: &mut Html, caption: &str, columns: &[&str]) {
-    put!(html; "<div class=\"scroll\" role=\"region\" aria-label=\"" (caption) "\" tabindex=\"0\"><table>");
+    put!(html; "<div class=\"scroll\" role=\"group\" aria-label=\"" (caption) "\" tabindex=\"0\"><table>");
     put!(html; "<caption class=\"unseen\">" (caption) "</caption><thead><tr>");
     for column in columns {
         let (class, name) = column.strip_prefix('#').map_or(("", *column), |number| ("n", number));

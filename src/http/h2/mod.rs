@@ -11,11 +11,12 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::{Connection, SendResponse};
 use h2::{Reason, RecvStream};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::timeout;
 
 use self::body::Body;
@@ -37,6 +38,8 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// How much of an answer waits in a stream for the client, in octets.
 const SEND_BUFFER: usize = 256 * 1024;
+/// How long a client that was told to leave may still send.
+const LINGER: Duration = Duration::from_secs(2);
 /// From how many requests that the client took back at once a connection ends, where they are the most of its requests
 /// (CVE-2023-44487).
 const MAX_CANCELLED: u64 = 200;
@@ -64,6 +67,23 @@ async fn requests<S: AsyncRead + AsyncWrite + Unpin + 'static>(link: Rc<Link>, i
         if let Poll::Ready(Err(_)) = io.poll_send(cx) { Poll::Ready(()) } else { polled }
     })
     .await;
+    drop(connection);
+    if leaving.said {
+        // Boxed, so that a connection at rest keeps no room for it.
+        Box::pin(farewell(io)).await;
+    }
+}
+
+/// Says that this was all, and reads on for a moment: what a client has on the way, window updates at least, would otherwise be
+/// answered with a reset, which may take the end of an answer from it (RFC 9112 section 9.6).
+async fn farewell<S: AsyncRead + AsyncWrite + Unpin>(mut io: Gather<S>) {
+    let rest = async {
+        io.shutdown().await?;
+        let mut ignored = [0; 1024];
+        while io.read(&mut ignored).await? > 0 {}
+        Ok::<(), std::io::Error>(())
+    };
+    let _ = timeout(LINGER, rest).await;
 }
 
 /// The preface and the settings of both sides (RFC 9113 section 3.4).
