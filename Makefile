@@ -20,16 +20,16 @@ deb:             ## build/deb/vestibule_VERSION_ARCH.deb: the release binary, un
 test-packages:   ## lintian, the unit's hardening, and the package's life in a clean Debian (root)
 	@scripts/test-packages
 
-bench:           ## beside current nginx: processor time a request, memory, latency (ROUNDS=5 PEERS=nginx|all)
+bench:           ## beside current nginx: processor time a request, memory, latency (ROUNDS=5 PEERS=nginx|all ROWS=static EDGE=binary)
 	@scripts/bench
 
-bench-django:    ## before a real Django, beside nginx: slow clients, retiring workers, deploys, events, a gibibyte each way
+bench-django:    ## before a real Django, beside nginx: slow clients, retiring workers, deploys, addresses that move, events, a gibibyte (ONLY=shield EDGE=binary)
 	@scripts/bench-django
 
 soak:            ## reloads and upgrades, well and badly, under 2,000 requests a second: memory and descriptors drawn (MINUTES=3 RATE=2000)
 	@scripts/soak
 
-autobahn:        ## every case of the Autobahn test suite, behind the edge as without it
+autobahn:        ## the Autobahn test suite, some of every group of cases, behind the edge as without it (CASES=all|1.*,7.1.1 EDGE=binary)
 	@scripts/autobahn
 
 bench-forward:   ## forward rows beside HAProxy and nginx's stream, with pgbench and redis-benchmark (ROUNDS=5)

@@ -21,6 +21,13 @@ sys.path += [str(HERE.parent / "side-by-side"), str(HERE.parent / "django")]
 from parts import CPUS, HOST, VENV, Proxy, make_certificate  # noqa: E402
 from peers import ROOT, WORK, Program, free_port  # noqa: E402
 
+# Of every group some: whole chapters where cases are quick; of the long ones, large messages (9) and a thousand compressed
+# messages each (12 and 13), the first of each group, and a few behind it.
+QUICK = [f"{chapter}.*" for chapter in (1, 2, 3, 4, 5, 6, 7, 10)]
+LARGE = [f"9.{group}.1" for group in range(1, 9)] + ["9.1.2", "9.2.2"]
+COMPRESSED = [f"12.{group}.1" for group in range(1, 6)] + [f"13.{group}.1" for group in range(1, 8)] + ["12.1.6", "13.1.6"]
+USUAL = [*QUICK, *LARGE, *COMPRESSED]
+
 SUITE = ROOT / "build" / "autobahn"
 # What the suite calls its verdicts: those about closing are told apart, for a proxy could well spoil that alone.
 VERDICTS = ("behavior", "behaviorClose")
@@ -46,9 +53,13 @@ def main():
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--edge", required=True, help="the edge's binary")
-    parser.add_argument("--cases", type=lambda text: text.split(","), default=["*"], help="as the suite names them: 1.*,7.1.1")
+    parser.add_argument("--cases", type=listed, default=USUAL, help="as the suite names them: 1.*,7.1.1; or all")
     parser.add_argument("--without", type=lambda text: text.split(","), default=[], help="cases to leave out")
     return parser.parse_args()
+
+
+def listed(text):
+    return ["*"] if text == "all" else text.split(",")
 
 
 def start(name, running, port, *line):

@@ -7,9 +7,10 @@ import resource
 import time
 
 import runs
+from moving import moving
 from parts import ROOT, WORK, make_certificate
 
-RUNS = (runs.shield, runs.retire, runs.restart, runs.events, runs.transfer)
+RUNS = (runs.shield, runs.retire, runs.restart, moving, runs.events, runs.transfer)
 
 
 def main():
@@ -19,7 +20,7 @@ def main():
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     sizes = {runs.shield: {"seconds": asked.seconds}, runs.retire: {"requests": asked.requests}}
-    sizes[runs.restart] = {"times": asked.restarts}
+    sizes |= {runs.restart: {"times": asked.restarts}, moving: {"changes": asked.changes}}
     result = {}
     for run in RUNS:
         if asked.only and run.__name__ not in asked.only:
@@ -38,6 +39,7 @@ def arguments():
     parser.add_argument("--only", type=lambda text: text.split(","), help=", ".join(run.__name__ for run in RUNS))
     parser.add_argument("--requests", type=int, default=100_000)
     parser.add_argument("--restarts", type=int, default=20)
+    parser.add_argument("--changes", type=int, default=12, help="of addresses, one each five seconds")
     parser.add_argument("--seconds", type=float, default=30, help="how long people are watched beside slow senders")
     return parser.parse_args()
 

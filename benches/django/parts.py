@@ -20,11 +20,11 @@ FORWARDED = {"X-Forwarded-Proto": "https", "Host": HOST}  # what a proxy would s
 class Server:
     """An application server of the tests' Django, or of the plain applications of apps.py."""
 
-    def __init__(self, name, *options, application="front.wsgi", port=None):
-        self.name, self.port = name, port or free_port()
+    def __init__(self, name, *options, application="front.wsgi", port=None, host="127.0.0.1"):
+        self.name, self.port, self.host = name, port or free_port(), host
         self.line = {
-            "gunicorn": ["--bind", f"127.0.0.1:{self.port}", "--graceful-timeout", "5", *options, application],
-            "uvicorn": ["--host", "127.0.0.1", "--port", self.port, "--lifespan", "off", *options, application],
+            "gunicorn": ["--bind", f"{host}:{self.port}", "--graceful-timeout", "5", *options, application],
+            "uvicorn": ["--host", host, "--port", self.port, "--lifespan", "off", *options, application],
             "python": options,
         }[name]
         self.start()
@@ -38,7 +38,7 @@ class Server:
             "PYTHONPATH": f"{ROOT / 'tests' / 'django'}:{HERE}",
         }
         os.environ.update(environment)
-        self.program = Program(f"django.{self.name}", [VENV / self.name, *self.line], CPUS, self.port)
+        self.program = Program(f"django.{self.name}", [VENV / self.name, *self.line], CPUS, self.port, self.host)
 
     def restart(self):
         """As `systemctl restart` does it: nobody listens between one and the next."""
@@ -52,10 +52,13 @@ class Server:
 class Proxy:
     """nginx or the edge, each as its manual tells a Django team to set it up."""
 
-    def __init__(self, name, upstream, edge=None):
+    def __init__(self, name, upstream, edge=None, names=False):
         self.name, self.port = name, free_port()
         template = "vestibule.toml" if edge else "nginx.conf"
-        config = fill(template, name=name, port=self.port, upstream=upstream)
+        at = upstream if names else f"127.0.0.1:{upstream}"
+        # nginx looks a name up again where it is told to, and by whom.
+        server = f"zone django 64k; resolver 127.0.0.1 valid=1s ipv6=off; server {at} resolve;" if names else f"server {at};"
+        config = fill(template, name=name, port=self.port, upstream=at, server=server)
         line = [edge, "serve", "--config", config]
         nginx = [*command("usr/sbin/nginx"), "-p", WORK, "-c", config]
         self.program = Program(f"django.{name}", line if edge else nginx, CPUS, self.port)

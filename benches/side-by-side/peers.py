@@ -65,20 +65,20 @@ def present():
 class Program:
     """A child process tree, pinned to one core; its output goes to a file."""
 
-    def __init__(self, name, line, cpu, port):
+    def __init__(self, name, line, cpu, port, host="127.0.0.1"):
         self.log = WORK / f"{name}.log"
         # Debian builds its Caddy with Go's defaults of years ago, without the post-quantum group.
         environment = os.environ | {"GOMAXPROCS": "1", "GODEBUG": "tlsmlkem=1", "HOME": str(WORK)}
         with open(self.log, "wb") as log:
             line = ["taskset", "-c", cpu, *map(str, line)]
             self.child = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
-        self.wait_for(name, port)
+        self.wait_for(name, (host, port))
 
-    def wait_for(self, name, port):
+    def wait_for(self, name, address):
         end = time.monotonic() + PATIENCE
         while self.child.poll() is None and time.monotonic() < end:
             with socket.socket() as attempt:
-                if attempt.connect_ex(("127.0.0.1", port)) == 0:
+                if attempt.connect_ex(address) == 0:
                     return
             time.sleep(0.02)
         self.stop()
