@@ -24,9 +24,9 @@ pub(super) fn run(arguments: &AllowArguments) -> Result<(), Failure> {
         };
     }
     refuse_half()?;
-    let told = asked(&socket, &wish)?;
+    let mut told = asked(&socket, &wish)?;
     if let Err(error) = kernel::sync_leases(&held(&told.leases)) {
-        return without_kernel(error, &wish, &socket, &told);
+        told.message += &without_kernel(error, &wish, &socket)?;
     }
     match arguments.format {
         Format::Text => print(&format!("{}\n", told.message)),
@@ -57,11 +57,22 @@ fn wish(arguments: &AllowArguments) -> Result<LeaseWish, Failure> {
 /// A lease is for the kernel's rules too, where they were applied, and those are root's to change.
 fn refuse_half() -> Result<(), Failure> {
     if !nix::unistd::geteuid().is_root() && Path::new(switch::FOLDER).exists() {
-        return Err(Failure::new(
-            "the kernel's rules were applied on this machine, and only root can change them: run this with sudo",
-        ));
+        return Err(Failure::new(format_args!(
+            "the kernel's rules were applied on this machine, and only root can change them: nothing was done, in the edge \
+             neither. Run:\n    {}",
+            as_root()
+        )));
     }
     Ok(())
+}
+
+/// This very command, as root would type it.
+fn as_root() -> String {
+    let word = |word: String| {
+        let plain = word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-./:=@".contains(&byte));
+        if plain { word } else { format!("'{}'", word.replace('\'', "'\\''")) }
+    };
+    std::iter::once("sudo".to_owned()).chain(std::env::args().map(word)).collect::<Vec<_>>().join(" ")
 }
 
 fn asked(socket: &Path, wish: &LeaseWish) -> Result<LeasesTold, Failure> {
@@ -70,15 +81,18 @@ fn asked(socket: &Path, wish: &LeaseWish) -> Result<LeasesTold, Failure> {
     if told.ok { Ok(told) } else { Err(Failure::new(told.message)) }
 }
 
-/// Where there is no nft, or no right to use it, nothing was applied. Else the lease is taken back: it is whole or not at all.
-fn without_kernel(
-    error: NftError,
-    wish: &LeaseWish,
-    socket: &Path,
-    told: &LeasesTold,
-) -> Result<(), Failure> {
-    if matches!(error, NftError::Missing | NftError::NotPermitted | NftError::Unsupported(_)) {
-        return print(&format!("{}\n", told.message));
+/// Where there is no nft, nothing was applied; where there is no right to use it, root alone knows, and this is what to tell. Else
+/// the lease is taken back: it is whole or not at all.
+fn without_kernel(error: NftError, wish: &LeaseWish, socket: &Path) -> Result<String, Failure> {
+    match error {
+        NftError::Missing | NftError::Unsupported(_) => return Ok(String::new()),
+        NftError::NotPermitted => {
+            return Ok(format!(
+                "\nin the edge, that is: whether the kernel has rules of vestibule's too is for root to see. Where it has, run:\n    {}",
+                as_root()
+            ));
+        }
+        _ => {}
     }
     if let LeaseWish::Grant { source, network, .. } = wish {
         asked(socket, &LeaseWish::End { source: source.clone(), network: *network })?;

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::net::TcpStream;
 use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
@@ -12,7 +13,7 @@ use super::in_namespaces;
 use super::matrix::vestibule;
 use crate::support::PATIENCE;
 use crate::support::client::{self, NAME, Wire};
-use crate::support::edge::{Edge, ROWS, run};
+use crate::support::edge::{BINARY, Edge, ROWS, run};
 use crate::support::upstream::Upstream;
 
 const CONFIG: &str = r#"
@@ -90,6 +91,7 @@ fn leased() {
     assert!(!is_served(&edge, to, 8443));
     assert_eq!(vestibule(&["--diff"], &config).0, Some(0));
 
+    who_cannot_change_the_kernel_is_told(&edge);
     // Into a list of those who may not come in.
     allow(&config, &["abuse", "192.0.2.9", "--for", "1h"]);
     assert!(!connects("public", to, 443, false));
@@ -98,6 +100,37 @@ fn leased() {
     allow(&config, &["abuse", "192.0.2.9", "--end"]);
     assert!(is_served(&edge, to, 443));
     wrong_leases(&config);
+}
+
+/// What was done, what was not, and the line that does it.
+fn who_cannot_change_the_kernel_is_told(edge: &Edge) {
+    let config = edge.folder().join("vestibule.toml").display().to_string();
+    let again = format!("\n    sudo {BINARY} allow --config {config} ci 192.0.2.9 --for 1h");
+    let wish = ["allow", "--config", &config, "ci", "192.0.2.9", "--for", "1h"];
+    let without_right = |more: &[&str]| {
+        let words = [&["--bounding-set=-net_admin", BINARY], &wish[..], more].concat();
+        let output = Command::new("setpriv").args(words).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let told = without_right(&[]);
+    assert!(told.contains("belongs to ci for 1h") && told.contains("in the edge, that is"), "{told}");
+    assert!(told.trim_end().ends_with(&again), "{told}");
+    let json: serde_json::Value = serde_json::from_str(&without_right(&["--format", "json"])).unwrap();
+    assert!(json["message"].as_str().unwrap().contains("for root to see"), "{json}");
+    assert!(!connects("public", PUBLIC.server[0], 2222, false), "the kernel was not asked");
+    allow(Path::new(&config), &["ci", "192.0.2.9", "--end"]);
+
+    let socket = edge.folder().join("admin.sock").display().to_string();
+    let wish = ["allow", "--socket", &socket, "ci", "192.0.2.9", "--for", "1h"];
+    let nobody = ["--reuid=65534", "--clear-groups", BINARY];
+    let output = Command::new("setpriv").args([&nobody[..], &wish[..]].concat()).output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        output.status.code() == Some(2) && told.contains("nothing was done, in the edge neither"),
+        "{told}"
+    );
+    assert!(told.contains(&format!("\n    sudo {BINARY} allow --socket {socket} ci")), "{told}");
 }
 
 fn wrong_leases(config: &Path) {

@@ -16,7 +16,7 @@ use vestibule::firewall::nft::{Rule, Ruleset, Set, Then, When};
 use vestibule::firewall::plan::{Held, Plan};
 
 use super::in_namespaces;
-use crate::support::edge::run;
+use crate::support::edge::{BINARY, run};
 
 #[test]
 fn the_guidelines_table() {
@@ -101,6 +101,39 @@ fn taken() {
         // A lease's own change, over whatever was there.
         assert!(kernel::sync_leases(&plan.leases).unwrap());
     }
+}
+
+#[test]
+fn what_cannot_be_applied_changes_nothing() {
+    in_namespaces("firewall::render::not_applied");
+}
+
+#[test]
+#[ignore = "run by the test above"]
+fn not_applied() {
+    let config = ["firewall", "--config", "tests/firewall/guideline.toml"];
+    let (_, whole, _) = run(&[&config[..], &["--format", "nft"]].concat());
+    kernel::load(&whole).unwrap();
+    let listed = kernel::listed().unwrap();
+    assert!(listed.is_some());
+    // A text that was cut: nft takes all of it or nothing.
+    let begin = whole.find("\tset ").unwrap();
+    for cut in (begin..whole.rfind('}').unwrap()).step_by(17) {
+        assert!(kernel::load(&whole[..cut]).is_err(), "{}", &whole[..cut]);
+    }
+    // Nobody who may.
+    let apply = [&config[..], &["--apply", "--force"]].concat();
+    let words = [&["--bounding-set=-net_admin", BINARY], &apply[..]].concat();
+    let output = Command::new("setpriv").args(words).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(2) && told.contains("run this with sudo"), "{told}");
+    assert_eq!(kernel::listed().unwrap(), listed);
+    // No program to do it with: what needs none works.
+    assert!(Command::new("mount").args(["-t", "tmpfs", "none", "/usr/sbin"]).status().unwrap().success());
+    let (code, _, told) = run(&apply);
+    assert!(code == Some(2) && told.contains("apt-get install nftables"), "{told}");
+    assert_eq!(run(&[&config[..], &["--format", "nft"]].concat()).1, whole);
+    assert!(run(&config).1.contains("the program nft is not installed"));
 }
 
 /// As a person would ask nft itself before anything is loaded.
