@@ -25,7 +25,7 @@ class Cut(Exception):
 
 class Run:
     """What the clients of one process share: where to ask, when to stop, and what they saw. `upgrades` are the moments at
-    which the edge was told to go on in another process, `counts` is shared with whoever watches."""
+    which the edge was told to go on in another process and at which it did, by turns; `counts` is shared with whoever watches."""
 
     KINDS = ["h1 requests", "h2 requests", "uploads", "new connections", "WebSocket echoes", "WebSockets ended by grace",
              "h1 sent again", "h2 sent again", "connections"]
@@ -61,9 +61,10 @@ class Run:
         return kept[protocol]
 
     def was_upgraded(self, since):
-        """Whether a process that served since then may have come to the end of its grace."""
-        now = time.time()
-        return any(since < at <= now - self.grace + EARLY for at in self.upgrades if at)
+        """Whether the process that served then may have come to the end of its grace. It served until the upgrade was done."""
+        grace_begun = time.time() - self.grace + EARLY
+        pairs = zip(self.upgrades[::2], self.upgrades[1::2])
+        return any(0 < told <= grace_begun and (since < done or not done) for told, done in pairs)
 
 
 class Pace:

@@ -61,7 +61,7 @@ class Soak:
     def __init__(self, edge, asked):
         self.edge, self.asked = edge, asked
         self.stop = multiprocessing.Event()
-        self.upgrades = multiprocessing.Array("d", asked.upgrades + asked.failing + 1, lock=False)
+        self.upgrades = multiprocessing.Array("d", 2 * asked.upgrades + 2, lock=False)
         self.failures, self.samples, self.done = multiprocessing.Queue(), [], {}
         self.begun = time.monotonic()
         shares = self.traffic()
@@ -113,14 +113,20 @@ class Soak:
         random.Random(6).shuffle(events)
         for at, (event, how) in enumerate(events):
             time.sleep(max(0, start + lasts * (at + 1) / (len(events) + 1) - time.monotonic()))
-            if event != "reload":
-                self.upgrades[sum(1 for moment in self.upgrades if moment)] = time.time()
-            {"reload": self.edge.reload, "upgrade": self.edge.upgrade,
-             "failing upgrade": lambda how=how: self.edge.upgrade_that_fails(how)}[event]()
-            if event == "failing upgrade":
-                self.upgrades[sum(1 for moment in self.upgrades if moment) - 1] = -1  # it ends nobody's grace
+            if event == "reload":
+                self.edge.reload()
+            elif event == "upgrade":
+                self.upgrade()
+            else:
+                self.edge.upgrade_that_fails(how)
             self.done[event] = self.done.get(event, 0) + 1
         time.sleep(max(0, start + lasts - time.monotonic()))
+
+    def upgrade(self):
+        at = 2 * self.done.get("upgrade", 0)
+        self.upgrades[at] = time.time()
+        self.edge.upgrade()
+        self.upgrades[at + 1] = time.time()
 
     def watch(self):
         last, moment = self.requests(), time.monotonic()
