@@ -104,8 +104,11 @@ impl Drop for End<'_> {
 
 /// On past the end, back to before the beginning, and to where it was.
 fn jump(pebble: &Pebble, clock: &Clock, edge: &Edge) {
+    let mark = edge.log().mark();
     clock.set("+40d");
     pebble.proxy.wait(NEW_ORDER, 3);
+    edge.log()
+        .wait_json(mark, "a renewal", |line| line["message"] == "a certificate was obtained and is in use");
     let due = edge.log().wait_json(0, "an order that is due", |line| line["why"] == "it has expired");
     assert_eq!(due["message"], "a certificate is ordered");
     // Whatever the clock was right about when the CA was asked, it asks again once it has jumped: that is a look.
