@@ -1,6 +1,6 @@
 # Two commands on a fresh machine: `make demo` and `make test`. Both need Rust, Python 3, a C compiler and apt.
 
-.PHONY: demo demo-check test test-containers deb test-packages bench bench-forward bench-django soak autobahn instructions lint docs clean
+.PHONY: demo demo-check test test-containers compose-demo deb test-packages bench bench-forward bench-django soak autobahn instructions lint docs clean
 
 demo:            ## a real Django behind the edge, until Ctrl-C; ACME=1: with a certificate from a CA (pebble)
 	@scripts/demo
@@ -13,6 +13,9 @@ test:            ## everything that needs no container engine
 
 test-containers: ## what needs a Docker engine
 	@scripts/test-containers
+
+compose-demo:    ## deploy/compose.yaml on this machine, until Ctrl-C: the edge, two Djangos, PostgreSQL, Redis
+	@scripts/compose-demo
 
 deb:             ## build/deb/vestibule_VERSION_ARCH.deb: the release binary, unit, manual, completions, bill of materials
 	@scripts/deb

@@ -1,5 +1,8 @@
-"""Asks for the page until a file appears, over a connection that is kept and over new ones; a line an answer. Ends with 1
-where one was not 200."""
+"""Asks for the page until a file appears, over a connection that is kept and over new ones; a line an answer. With a name,
+visits are posted under it too. Ends with 1 where an answer was not 200.
+
+    container_load.py https://127.0.0.1:PORT CA STOP [NAME]     CA: a file, or - for http
+"""
 
 import os
 import ssl
@@ -8,12 +11,14 @@ import threading
 
 import httpx
 
-PORT, CA, STOP = sys.argv[1:4]
+URL, CA, STOP, *NAME = sys.argv[1:]
 LOST = []
 
 
 def main():
-    threads = [threading.Thread(target=ask, args=(kept,)) for kept in (True, True, False)]
+    askers = [("GET", "/", kept) for kept in (True, True, False)]
+    askers += [("POST", f"/visits?by={NAME[0]}", kept) for kept in (True, True, False)] if NAME else []
+    threads = [threading.Thread(target=ask, args=asker) for asker in askers]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -21,29 +26,30 @@ def main():
     sys.exit(bool(LOST))
 
 
-def ask(kept):
+def ask(method, path, kept):
     client = connect()
     while not os.path.exists(STOP):
         try:
-            status = str(client.get("/").status_code)
+            answer = client.request(method, path)
+            status = str(answer.status_code)
         except httpx.HTTPError as error:
             status = repr(error)
         if status != "200":
             LOST.append(status)
-        print(status, flush=True)
+        # In one write: the threads' lines do not mix.
+        os.write(1, f"{method} {status}\n".encode())
         if not kept:
             client.close()
             client = connect()
 
 
 def connect():
-    context = ssl.create_default_context(cafile=CA)
+    context = ssl.create_default_context(cafile=None if CA == "-" else CA)
     # The name leads to loopback, whatever this machine's resolver makes of it.
     return httpx.Client(
-        verify=context,
-        base_url=f"https://127.0.0.1:{PORT}",
-        headers={"Host": f"app.localhost:{PORT}"},
-        timeout=60,
+        base_url=URL,
+        headers={"Host": f"app.localhost:{httpx.URL(URL).port}"},
+        timeout=90,
         trust_env=False,
         transport=Named(verify=context),
     )

@@ -20,3 +20,10 @@ fn every_configuration_in_the_pages_is_in_order() {
     }
     assert!(seen >= 4, "{seen} configurations");
 }
+
+#[test]
+fn the_compose_file_has_an_edge_that_starts() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/edge/vestibule.toml");
+    let loaded = config::parse(std::fs::read_to_string(&file).unwrap(), &file);
+    assert!(loaded.is_ok(), "{}", loaded.unwrap_err());
+}

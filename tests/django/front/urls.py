@@ -2,10 +2,12 @@
 
 from django.urls import path, re_path
 
-from front import views
+from front import views, visits
 
 urlpatterns = [
     path("", views.page),
+    path("healthz", visits.healthy),
+    path("visits", visits.visits),
     path("upload", views.upload),
     path("download", views.download),
     path("files/<path:name>", views.protected),

@@ -13,6 +13,8 @@ from django.utils.http import content_disposition_header
 from django.views.decorators.csrf import csrf_exempt, ensure_csrf_cookie
 from django.views.decorators.http import require_POST
 
+from front import visits
+
 MIB = 1 << 20
 DOWNLOAD_SIZE = 64 * MIB
 DOWNLOAD_SHA256 = "6c13f7c05aa9ad2f612da9c6a55fbfd43014f2f158f0b1c8d554baed514467bd"
@@ -30,6 +32,8 @@ def page(request):
         "request id": request.headers.get("X-Request-ID", "not told"),
         "method": request.method,
     }
+    if visits.COUNTED:
+        seen |= visits.seen()
     return render(request, "page.html", {"seen": seen, "sha256": DOWNLOAD_SHA256})
 
 
