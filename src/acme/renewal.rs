@@ -172,7 +172,7 @@ pub fn alarm(not_before: OffsetDateTime, not_after: OffsetDateTime, now: OffsetD
 }
 
 fn due(subject: &Subject<'_>, now: OffsetDateTime) -> (OffsetDateTime, Why) {
-    let again = subject.issued + step(subject.lately.saturating_sub(1));
+    let again = subject.issued.saturating_add(step(subject.lately.saturating_sub(1)));
     let life = subject.not_after - subject.not_before;
     let aged = subject.not_after - life / part(life);
     let aged = if was_old(subject, aged, now) { again } else { aged };
@@ -257,6 +257,13 @@ mod tests {
 
     fn window(start: i64, end: i64) -> Window {
         Window { start: days(start), end: days(end) }
+    }
+
+    #[test]
+    fn a_record_from_the_end_of_time_is_read_all_the_same() {
+        let end = time::macros::datetime!(9999-12-31 23:59:59 UTC);
+        let subject = Subject { issued: end, not_after: end, lately: 9, ..subject(Duration::days(90)) };
+        assert!(matches!(decide(Some(&subject), T0), Decision::Keep { .. }));
     }
 
     #[test]
