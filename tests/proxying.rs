@@ -596,3 +596,27 @@ fn h2(edge: &Edge) -> H2Client {
 fn get(path: &str) -> Request<()> {
     Request::get(format!("https://{NAME}{path}")).body(()).unwrap()
 }
+
+#[test]
+fn a_trace_goes_on_and_one_begins_where_the_site_says_so() {
+    const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
+    let upstream = Upstream::echo();
+    for (proxy, begins) in [("", false), ("trace = \"begin\"", true)] {
+        let edge = edge_with(&upstream, proxy);
+        let seen = |fields: &str| {
+            let mark = upstream.mark();
+            connect(&edge).ask(format!("GET / HTTP/1.1\r\nHost: {NAME}\r\n{fields}\r\n")).unwrap();
+            upstream.wait_from(mark, "the request", |_| true)
+        };
+        let kept = seen(&format!("traceparent: {TRACE}\r\ntracestate: a=1\r\n"));
+        assert_eq!((kept.header("traceparent"), kept.header("tracestate")), (Some(TRACE), Some("a=1")));
+        let twice = format!("traceparent: {TRACE}\r\nTraceparent: {}\r\n", TRACE.replace('4', "5"));
+        for fields in ["", "tracestate: a=1\r\n", "traceparent: 00-1-2-01\r\ntracestate: a=1\r\n", &twice] {
+            let seen = seen(fields);
+            assert_eq!(seen.header("tracestate"), None, "{fields}");
+            let id = seen.header("x-request-id").unwrap();
+            let own = format!("00-{id}-{}-01", &id[16..]);
+            assert_eq!(seen.header("traceparent"), begins.then_some(own.as_str()), "{fields}");
+        }
+    }
+}

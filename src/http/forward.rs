@@ -15,6 +15,7 @@ use super::pipeline::Interim;
 use super::request::{Protocol, Request};
 use super::response::{Payload, Response};
 use super::spool::{self, Ahead};
+use super::trace;
 use crate::addr::{ClientAddr, Permit, Route};
 use crate::fault::Fault;
 use crate::route::{Ceiling, RouteEntry, Shelf};
@@ -69,7 +70,7 @@ async fn outgoing(
         again = Some(Box::new(move || collected.replay()) as Box<dyn Fn() -> Body>);
     }
     Ok(Outgoing {
-        head: head(&Stamp::of(exchange), request, framing),
+        head: head(&Stamp::of(exchange, upstream), request, framing),
         body,
         again,
         chunked: framing == Framing::Chunked,
@@ -86,7 +87,7 @@ async fn outgoing(
 /// The head is refused.
 pub fn rewrite(text: &[u8], client: ClientAddr, id: &str) -> Result<Bytes, Fault> {
     let request = Request::from_h1(text)?;
-    Ok(head(&Stamp { client, name: b"", id, gated: false }, &request, request.framing))
+    Ok(head(&Stamp { client, name: b"", id, gated: false, begins_traces: false }, &request, request.framing))
 }
 
 /// What the edge says of a request on its own account.
@@ -98,16 +99,19 @@ struct Stamp<'a> {
     id: &'a str,
     /// Whether Authorization was for the edge, which has looked at it: it is no business of the upstream.
     gated: bool,
+    /// Whether a request that belongs to no trace begins one.
+    begins_traces: bool,
 }
 
 impl<'a> Stamp<'a> {
-    fn of(exchange: &'a Exchange) -> Self {
+    fn of(exchange: &'a Exchange, upstream: &Upstream) -> Self {
         let name = exchange.link.tls.as_ref().map(|tls| tls.name.as_str().as_bytes());
         Self {
             client: exchange.client,
             name: name.unwrap_or_default(),
             id: &exchange.id,
             gated: exchange.user.get().is_some(),
+            begins_traces: upstream.proxy().begins_traces,
         }
     }
 }
@@ -127,14 +131,19 @@ fn head(stamp: &Stamp<'_>, request: &Request, framing: Framing) -> Bytes {
         None => stamp.name,
     };
     line(&mut out, b"host: ", authority);
+    let traced = trace::goes_on(&request.head);
     copy_fields(&mut out, &request.head, |known| {
         forwarded::is_dropped(known)
+            || !traced && trace::is_part(known)
             || own_key && known == Known::SecWebSocketKey
             || stamp.gated && known == Known::Authorization
     });
     let port = request.authority.and_then(|authority| authority.port).unwrap_or(443);
     forwarded::write(&mut out, stamp.client, authority, port);
     line(&mut out, b"x-request-id: ", stamp.id.as_bytes());
+    if stamp.begins_traces && !traced {
+        trace::begin(&mut out, stamp.id.as_bytes());
+    }
     let via: &[u8] = match request.protocol {
         Protocol::Http10 => b"1.0 vestibule",
         Protocol::Http11 => b"1.1 vestibule",

@@ -21,6 +21,7 @@ mod request;
 mod respond;
 mod response;
 mod spool;
+mod trace;
 mod tunnel;
 mod validation;
 mod worker;

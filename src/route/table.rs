@@ -451,6 +451,7 @@ mod tests {
             response_timeout: second,
             hold: second,
             retries: 2,
+            begins_traces: false,
             balance: Balance::LeastBusy,
             cookie: None,
             concurrency: None,

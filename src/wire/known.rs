@@ -52,6 +52,8 @@ known! {
     SecWebSocketKey = "sec-websocket-key",
     StrictTransportSecurity = "strict-transport-security",
     Te = "te",
+    Traceparent = "traceparent",
+    Tracestate = "tracestate",
     Trailer = "trailer",
     TransferEncoding = "transfer-encoding",
     TrueClientIp = "true-client-ip",

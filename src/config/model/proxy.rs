@@ -16,6 +16,8 @@ pub struct Proxy {
     pub hold: Duration,
     /// How often a request that may be sent twice is sent again when a fresh connection ends without an answer.
     pub retries: u32,
+    /// Whether a request that belongs to no trace (W3C Trace Context) begins one.
+    pub begins_traces: bool,
     /// Which target is next.
     pub balance: Balance,
     /// The name of the cookie that brings a client back to its target; None where nothing does.
@@ -39,6 +41,7 @@ impl Proxy {
             response_timeout: Duration::ZERO,
             hold: Duration::ZERO,
             retries: 0,
+            begins_traces: false,
             balance: Balance::LeastBusy,
             cookie: None,
             concurrency: None,

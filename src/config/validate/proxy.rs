@@ -24,6 +24,7 @@ pub(super) fn read<'d>(proxy: &Table<'_>, domains: impl Iterator<Item = &'d Host
     Proxy {
         hold: duration("hold"),
         retries: whole(proxy, "retries").unwrap_or_default(),
+        begins_traces: proxy.choice("trace") == Some("begin"),
         balance,
         cookie: (balance == Balance::Sticky).then(|| COOKIE.into()),
         concurrency,
@@ -158,6 +159,7 @@ mod tests {
             response_timeout: Duration::ZERO,
             hold: Duration::ZERO,
             retries: 0,
+            begins_traces: false,
             balance: Balance::LeastBusy,
             cookie: None,
             concurrency: None,

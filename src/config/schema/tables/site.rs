@@ -126,6 +126,12 @@ pub static PROXY: Table = Table {
             Is("10s"),
             "How long a request waits while no upstream takes a connection",
         ),
+        key(
+            "trace",
+            Choice(&["pass", "begin"]),
+            Is("pass"),
+            "A client's trace (traceparent) goes on where it is in order; begin: one begins where there is none",
+        ),
         key("retries", Whole(0, 10), Is("2"), "How often a request that may be sent twice is sent again"),
         key(
             "headers",
