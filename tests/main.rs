@@ -28,6 +28,7 @@ mod gates;
 mod hardship;
 mod limits;
 mod listener;
+mod monitoring;
 mod observing;
 mod outsider;
 mod proxying;

@@ -276,9 +276,11 @@ fn buffers(text: &mut Text, rooms: &Rooms, snapshot: &Snapshot) {
 /// The members of upstreams, each once: two upstreams may lead to the same one.
 fn upstreams(text: &mut Text, snapshot: &Snapshot) {
     let mut members: BTreeMap<(String, String), (bool, usize)> = BTreeMap::new();
-    let mut waiting: BTreeMap<String, usize> = BTreeMap::new();
+    let mut groups: BTreeMap<String, (bool, usize)> = BTreeMap::new();
     for upstream in snapshot.table.upstreams() {
-        *waiting.entry(upstream.name()).or_default() += upstream.waiting();
+        let (available, waiting) = groups.entry(upstream.name()).or_insert((true, 0));
+        *available &= upstream.is_available();
+        *waiting += upstream.waiting();
         for status in upstream.status() {
             let key = (status.target, status.address.unwrap_or_default());
             let (well, busy) = members.entry(key).or_insert((true, 0));
@@ -301,10 +303,17 @@ fn upstreams(text: &mut Text, snapshot: &Snapshot) {
         text.sample(&[("upstream", target), ("address", address)], *busy);
     }
     text.gauge(
+        "vestibule_upstream_available",
+        "1 where one of an upstream's targets gets requests; the upstream is named as the file has it, with all its targets",
+    );
+    for (name, (available, _)) in &groups {
+        text.sample(&[("upstream", name)], u8::from(*available));
+    }
+    text.gauge(
         "vestibule_upstream_requests_waiting",
         "Requests that wait for a target to be up, or for a place at one",
     );
-    for (name, count) in &waiting {
+    for (name, (_, count)) in &groups {
         text.sample(&[("upstream", name)], *count);
     }
 }
