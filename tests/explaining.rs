@@ -71,6 +71,36 @@ fn what_was_refused_says_by_which_gate() {
     assert_eq!(met["changed_since"], true, "{met}");
 }
 
+#[test]
+fn a_trace_is_named_in_the_line_and_in_what_is_explained() {
+    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let upstream = Upstream::echo();
+    for (trace, begins) in [("pass", false), ("begin", true)] {
+        let edge = Edge::start(&config(&upstream).replace("hold =", &format!("trace = {trace:?}\n  hold =")));
+        let traced = format!("traceparent: 00-{TRACE}-00f067aa0ba902b7-00\r\n");
+        let wrong = format!("traceparent: 00-{TRACE}-00f067aa0ba902b7\r\n");
+        // What the edge answers itself begins no trace.
+        for (path, fields, expected) in [
+            ("/", &*traced, Some(TRACE)),
+            ("/admin/", &traced, Some(TRACE)),
+            ("/", &wrong, None),
+            ("/", "", None),
+            ("/admin/", "", Some("")),
+        ] {
+            let mark = edge.mark();
+            let asked = format!("GET {path} HTTP/1.1\r\nHost: {NAME}\r\n{fields}\r\n");
+            connect(&edge).ask(asked).unwrap();
+            let line = edge.access_line(mark, "the line", |line| line["path"] == path);
+            let id = line["request_id"].as_str().unwrap().to_owned();
+            let expected = expected.unwrap_or(if begins { &id } else { "" });
+            assert_eq!(line["trace_id"].as_str().unwrap_or_default(), expected, "{line}");
+            assert_eq!(explained(&edge, &id)["trace_id"], expected, "{line}");
+            let (_, page, _) = explain(&edge, &[&id]);
+            assert_eq!(page.contains(&format!("\ntrace       {expected}\n")), !expected.is_empty(), "{page}");
+        }
+    }
+}
+
 /// With no access lines at all, too.
 #[test]
 fn a_person_reads_it_and_a_wrong_id_is_said() {

@@ -16,6 +16,8 @@ pub struct Explained {
 pub struct Met {
     /// Its id.
     pub id: String,
+    /// The trace that it belongs to (W3C Trace Context).
+    pub trace_id: String,
     /// When it began, RFC 3339 in UTC.
     pub time: String,
     /// Who asked.

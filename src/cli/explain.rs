@@ -37,6 +37,7 @@ fn page(met: &Met) -> String {
         }
     };
     line("request", &met.id);
+    line("trace", &met.trace_id);
     line("time", &met.time);
     line("client", &met.client);
     line("asked", &spaced(&[&met.method, &met.host, &met.path]));
@@ -115,6 +116,7 @@ mod tests {
         };
         let met = Met {
             id: "0123456789abcdef0123456789abcdef".into(),
+            trace_id: "4bf92f3577b34da6a3ce929d0e0e4736".into(),
             time: "2026-01-01T00:00:00.123Z".into(),
             client: "203.0.113.9".into(),
             method: "GET".into(),
@@ -144,6 +146,7 @@ mod tests {
         };
         let expected = "\
 request     0123456789abcdef0123456789abcdef
+trace       4bf92f3577b34da6a3ce929d0e0e4736
 time        2026-01-01T00:00:00.123Z
 client      203.0.113.9
 asked       GET app.example.com /a\\u{1b}[2J\\u{202e}

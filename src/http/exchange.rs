@@ -7,6 +7,7 @@ use std::time::{Instant, SystemTime};
 
 use super::link::Link;
 use super::request::Request;
+use super::trace::TraceContext;
 use super::worker::Worker;
 use crate::addr::ClientAddr;
 use crate::fault::Fault;
@@ -35,6 +36,8 @@ pub(super) struct Exchange {
     /// What it is counted as.
     pub(super) series: Series,
     pub(super) trace: Trace,
+    /// The trace that it belongs to, once somebody has asked.
+    context: OnceCell<Option<TraceContext>>,
     pub(super) fault: Option<Fault>,
     /// 0 until an answer was begun.
     pub(super) status: u16,
@@ -62,6 +65,7 @@ impl Exchange {
             user: OnceCell::new(),
             series: Series::NONE,
             trace: Trace::default(),
+            context: OnceCell::new(),
             fault: None,
             status: 0,
             received: Rc::default(),
@@ -90,6 +94,16 @@ impl Exchange {
     pub(super) fn found(&mut self, site: Arc<SiteEntry>) {
         self.series = site.series;
         self.site = Some(site);
+    }
+
+    /// The trace that it belongs to: its client's or, where it `begins` one and its client has none, its own. The first who
+    /// asks decides.
+    pub(super) fn context(&self, begins: bool) -> Option<&TraceContext> {
+        let found = || {
+            let request = self.request.as_ref()?;
+            TraceContext::of(&request.head).or_else(|| begins.then(|| TraceContext::begun(&self.id)))
+        };
+        self.context.get_or_init(found).as_ref()
     }
 
     fn measured(&self, line: &Line<'_>) -> Measured {
@@ -121,6 +135,7 @@ impl Exchange {
                 resumed: tls.resumed,
             }),
             request_id: &self.id,
+            trace_id: self.context(false).map_or("", TraceContext::trace_id),
             row: &self.link.row_name,
             site: self
                 .site

@@ -15,7 +15,7 @@ use super::pipeline::Interim;
 use super::request::{Protocol, Request};
 use super::response::{Payload, Response};
 use super::spool::{self, Ahead};
-use super::trace;
+use super::trace::{self, TraceContext};
 use crate::addr::{ClientAddr, Permit, Route};
 use crate::fault::Fault;
 use crate::route::{Ceiling, RouteEntry, Shelf};
@@ -87,7 +87,9 @@ async fn outgoing(
 /// The head is refused.
 pub fn rewrite(text: &[u8], client: ClientAddr, id: &str) -> Result<Bytes, Fault> {
     let request = Request::from_h1(text)?;
-    Ok(head(&Stamp { client, name: b"", id, gated: false, begins_traces: false }, &request, request.framing))
+    let trace = TraceContext::of(&request.head);
+    let stamp = Stamp { client, name: b"", id, gated: false, trace: trace.as_ref() };
+    Ok(head(&stamp, &request, request.framing))
 }
 
 /// What the edge says of a request on its own account.
@@ -99,8 +101,8 @@ struct Stamp<'a> {
     id: &'a str,
     /// Whether Authorization was for the edge, which has looked at it: it is no business of the upstream.
     gated: bool,
-    /// Whether a request that belongs to no trace begins one.
-    begins_traces: bool,
+    /// The trace that the request belongs to.
+    trace: Option<&'a TraceContext>,
 }
 
 impl<'a> Stamp<'a> {
@@ -111,7 +113,7 @@ impl<'a> Stamp<'a> {
             name: name.unwrap_or_default(),
             id: &exchange.id,
             gated: exchange.user.get().is_some(),
-            begins_traces: upstream.proxy().begins_traces,
+            trace: exchange.context(upstream.proxy().begins_traces),
         }
     }
 }
@@ -131,18 +133,18 @@ fn head(stamp: &Stamp<'_>, request: &Request, framing: Framing) -> Bytes {
         None => stamp.name,
     };
     line(&mut out, b"host: ", authority);
-    let traced = trace::goes_on(&request.head);
+    let goes_on = stamp.trace.is_some_and(|trace| !trace.is_begun());
     copy_fields(&mut out, &request.head, |known| {
         forwarded::is_dropped(known)
-            || !traced && trace::is_part(known)
+            || !goes_on && trace::is_part(known)
             || own_key && known == Known::SecWebSocketKey
             || stamp.gated && known == Known::Authorization
     });
     let port = request.authority.and_then(|authority| authority.port).unwrap_or(443);
     forwarded::write(&mut out, stamp.client, authority, port);
     line(&mut out, b"x-request-id: ", stamp.id.as_bytes());
-    if stamp.begins_traces && !traced {
-        trace::begin(&mut out, stamp.id.as_bytes());
+    if let Some(trace) = stamp.trace.filter(|trace| trace.is_begun()) {
+        trace.write(&mut out);
     }
     let via: &[u8] = match request.protocol {
         Protocol::Http10 => b"1.0 vestibule",

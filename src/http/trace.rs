@@ -4,10 +4,39 @@
 use super::forwarded::line;
 use crate::wire::{Head, Known};
 
-/// Whether the client's trace goes on: it brings one `traceparent`, which is in order. Otherwise neither that nor its
-/// `tracestate` means anything (section 4.3).
-pub(super) fn goes_on(head: &Head) -> bool {
-    matches!(head.single(Known::Traceparent), Ok(Some(value)) if is_in_order(value))
+/// The trace that a request belongs to.
+pub(super) struct TraceContext {
+    trace: [u8; 32],
+    /// The span that the request comes from; None where the trace begins here.
+    parent: Option<[u8; 16]>,
+}
+
+impl TraceContext {
+    /// The client's trace: it brings one `traceparent`, which is in order. Otherwise neither that nor its `tracestate` means
+    /// anything (section 4.3).
+    pub(super) fn of(head: &Head) -> Option<Self> {
+        read(head.single(Known::Traceparent).ok()??)
+    }
+
+    /// A trace that begins with the request of this id.
+    pub(super) fn begun(id: &str) -> Self {
+        Self { trace: id.as_bytes().try_into().unwrap_or([b'1'; 32]), parent: None }
+    }
+
+    pub(super) fn is_begun(&self) -> bool {
+        self.parent.is_none()
+    }
+
+    pub(super) fn trace_id(&self) -> &str {
+        std::str::from_utf8(&self.trace).unwrap_or_default()
+    }
+
+    /// Writes it for the upstream, sampled: what stands behind decides what it records, and would record nothing of one
+    /// that is not.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        let parent = self.trace.get(16..).unwrap_or_default();
+        line(out, b"traceparent: ", &[b"00-", &self.trace[..], b"-", parent, b"-01"].concat());
+    }
 }
 
 /// Whether a field belongs to a trace.
@@ -15,27 +44,29 @@ pub(super) fn is_part(known: Known) -> bool {
     matches!(known, Known::Traceparent | Known::Tracestate)
 }
 
-/// Begins a trace, sampled: what stands behind decides what it records, and would record nothing of one that is not.
-pub(super) fn begin(out: &mut Vec<u8>, id: &[u8]) {
-    let parent = id.get(id.len() / 2..).unwrap_or_default();
-    line(out, b"traceparent: ", &[b"00-", id, b"-", parent, b"-01"].concat());
-}
-
 /// Section 3.2.2, and for versions to come section 3.2.4.
-fn is_in_order(value: &[u8]) -> bool {
+fn read(value: &[u8]) -> Option<TraceContext> {
     let (known, rest) = value.split_at(value.len().min(LENGTH));
     let parts: Vec<&[u8]> = known.split(|octet| *octet == b'-').collect();
-    let [version, trace, parent, flags] = parts[..] else { return false };
-    let ids = [(trace, 32), (parent, 16)];
-    is_hex(version, 2)
+    let [version, trace, parent, flags] = parts[..] else { return None };
+    let in_order = is_hex(version)
+        && version.len() == 2
         && version != b"ff"
-        && ids.into_iter().all(|(id, length)| is_hex(id, length) && id.iter().any(|digit| *digit != b'0'))
-        && is_hex(flags, 2)
-        && (rest.is_empty() || version != b"00" && rest.starts_with(b"-"))
+        && is_id(trace)
+        && is_id(parent)
+        && is_hex(flags)
+        && flags.len() == 2
+        && (rest.is_empty() || version != b"00" && rest.starts_with(b"-"));
+    let context = TraceContext { trace: trace.try_into().ok()?, parent: Some(parent.try_into().ok()?) };
+    in_order.then_some(context)
 }
 
-fn is_hex(text: &[u8], length: usize) -> bool {
-    text.len() == length && text.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
+fn is_id(text: &[u8]) -> bool {
+    is_hex(text) && text.iter().any(|digit| *digit != b'0')
+}
+
+fn is_hex(text: &[u8]) -> bool {
+    text.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// Of a `traceparent` of version 00, in octets.
@@ -63,12 +94,15 @@ mod tests {
             (zeros, false),
             (String::new(), false),
         ] {
-            assert_eq!(is_in_order(value.as_bytes()), expected, "{value}");
+            let read = read(value.as_bytes());
+            assert_eq!(read.is_some(), expected, "{value}");
+            assert!(read.is_none_or(|read| read.trace_id() == &trace[..32] && !read.is_begun()));
         }
-        let mut out = Vec::new();
-        begin(&mut out, b"0af7651916cd43dd8448eb211c80319c");
+        let (begun, mut out) = (TraceContext::begun("0af7651916cd43dd8448eb211c80319c"), Vec::new());
+        assert!(begun.is_begun());
+        begun.write(&mut out);
         let value = out.strip_prefix(b"traceparent: ").and_then(|rest| rest.strip_suffix(b"\r\n")).unwrap();
         assert_eq!(value, b"00-0af7651916cd43dd8448eb211c80319c-8448eb211c80319c-01");
-        assert!(is_in_order(value));
+        assert!(read(value).is_some());
     }
 }

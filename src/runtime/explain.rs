@@ -25,6 +25,7 @@ pub(super) fn met(recorded: &Recorded, snapshot: &Snapshot, taken: OffsetDateTim
     let own_route = own_site.and_then(|own| own.routes.iter().find(|own| own.path.to_string() == route));
     Met {
         id: recorded.id.clone(),
+        trace_id: recorded.trace_id.clone(),
         time: rfc3339(recorded.time),
         client: recorded.client.to_string(),
         method: recorded.method.clone(),

@@ -44,6 +44,8 @@ pub struct Line<'a> {
     pub tls: Option<Tls<'a>>,
     /// The id that the answer and the upstream carry too.
     pub request_id: &'a str,
+    /// The trace that the request belongs to; empty for none.
+    pub trace_id: &'a str,
     /// The row of `[ports]`.
     pub row: &'a str,
     /// The first domain of the site.
@@ -113,6 +115,7 @@ impl Line<'_> {
             total: Duration::ZERO,
             tls: None,
             request_id: "",
+            trace_id: "",
             row: "",
             site: None,
             fault: None,
@@ -166,6 +169,7 @@ impl Renderer {
             out.extend_from_slice(if tls.resumed { b",\"resumed\":true" } else { b",\"resumed\":false" });
         }
         json_text(out, b",\"request_id\":", line.request_id.as_bytes());
+        json_text(out, b",\"trace_id\":", line.trace_id.as_bytes());
         json_text(out, b",\"row\":", line.row.as_bytes());
         json_text(out, b",\"site\":", line.site.unwrap_or_default().as_bytes());
         json_text(out, b",\"user\":", line.user.unwrap_or_default().as_bytes());
@@ -237,6 +241,7 @@ impl Renderer {
             (b" user=", line.user.unwrap_or_default()),
             (b" ended=", line.ended.map_or("", |ended| ended.why)),
             (b" refused=", line.refused().unwrap_or_default()),
+            (b" trace=", line.trace_id),
             (b" id=", line.request_id),
         ] {
             text_field(out, key, value);
@@ -347,6 +352,7 @@ mod tests {
             total: Duration::from_micros(21_090),
             tls: Some(Tls { version: "TLSv1.3", suite: "TLS13_AES_128_GCM_SHA256", resumed: true }),
             request_id: "0123456789abcdef",
+            trace_id: "fedcba9876543210",
             row: "443",
             site: Some("app.example.com"),
             fault: Some(&Fault::Forbidden),
@@ -371,7 +377,7 @@ mod tests {
             "request_bytes": 17, "response_bytes": 5_000_000_000_u64, "upstream": "192.0.2.2:8000",
             "connect_ms": 1.007, "first_byte_ms": 20.5, "total_ms": 21.09, "tls": "TLSv1.3",
             "cipher": "TLS13_AES_128_GCM_SHA256", "resumed": true, "request_id": "0123456789abcdef",
-            "row": "443", "site": "app.example.com", "user": "zoë m", "refused": "forbidden",
+            "trace_id": "fedcba9876543210", "row": "443", "site": "app.example.com", "user": "zoë m", "refused": "forbidden",
             "referer": "https://example.com/\u{1b}[2J", "user_agent": "curl/8.0 (\u{fffd})",
         });
         assert_eq!(value, expected);
@@ -388,7 +394,8 @@ mod tests {
             render(LogFormat::Text, &full()),
             "2024-02-29T12:34:56.007Z 200 GET app.example.com /a\\x20b?c=\\x22d\\x22 21.090ms 203.0.113.9 in=17 \
              out=5000000000 protocol=HTTP/2.0 tls=TLSv1.3 cipher=TLS13_AES_128_GCM_SHA256 row=443 \
-             site=app.example.com upstream=192.0.2.2:8000 user=zo\\xc3\\xab\\x20m refused=forbidden id=0123456789abcdef\n"
+             site=app.example.com upstream=192.0.2.2:8000 user=zo\\xc3\\xab\\x20m refused=forbidden \
+             trace=fedcba9876543210 id=0123456789abcdef\n"
         );
     }
 

@@ -14,13 +14,15 @@ const TEXT: usize = 256;
 const ID: usize = 32;
 /// The octets of the numbers: four of eight octets, three of four, one of two, one; the client's sixteen.
 const NUMBERS: usize = 4 * 8 + 3 * 4 + 2 + 1 + 16;
-const TEXTS: usize = 9;
+const TEXTS: usize = 10;
 
 /// A request that is over. Text that came from outside is as it was sent, but for what is not UTF-8.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recorded {
     /// Its id.
     pub id: String,
+    /// The trace that it belongs to; empty for none.
+    pub trace_id: String,
     /// When it began.
     pub time: SystemTime,
     /// Who asked.
@@ -94,6 +96,7 @@ pub(super) fn append(out: &mut Vec<u8>, line: &Line<'_>) {
         line.upstream.unwrap_or_default().as_bytes(),
         line.fault.map_or("", Fault::token).as_bytes(),
         why.as_bytes(),
+        line.trace_id.as_bytes(),
     ];
     for text in texts {
         push_text(out, text);
@@ -179,6 +182,7 @@ impl Record<'_> {
             upstream: texts.text()?,
             refused: texts.text()?,
             why: texts.text()?,
+            trace_id: texts.text()?,
         })
     }
 }
@@ -237,6 +241,7 @@ mod tests {
             total: Duration::from_hours(3),
             tls: Some(Tls { version: "TLSv1.3", suite: "x", resumed: true }),
             request_id: id,
+            trace_id: "4bf92f3577b34da6a3ce929d0e0e4736",
             row: "443",
             series: Series::of_number(7),
             tries: 3,
@@ -251,6 +256,7 @@ mod tests {
         assert!(first.is(id) && !first.is("0123"));
         let expected = Recorded {
             id: id.into(),
+            trace_id: "4bf92f3577b34da6a3ce929d0e0e4736".into(),
             time,
             client: line.client,
             method: "GET".into(),
