@@ -2,7 +2,7 @@
 //!
 //! # Rooms
 //! Imports flow one way, and a test holds it:
-//! `cli → runtime → {admin, http, l4, acme, firewall} → lobby → snapshot → route → {upstream, files, auth} → {tls, limit, net} →
+//! `cli → runtime → {admin, http, l4, acme, firewall} → lobby → snapshot → route → {upstream, files, auth, client} → {tls, limit, net} →
 //! wire → config::model → {name, addr, password, fault}`. `observe` is a leaf that all may use. `config::raw` is seen by
 //! `config` alone.
 //!
@@ -21,6 +21,7 @@
 //! | [`files`] | directories whose files are served, and what upstreams hand over by X-Accel-Redirect |
 //! | [`auth`] | passwords that are asked for at the edge |
 //! | [`upstream`] | targets and the addresses that they lead to, who is well, who waits, pools, and one request's call |
+//! | [`client`] | HTTP to servers that the edge asks on its own account: CAs, webhooks, collectors of traces |
 //! | [`tls`] | policy, handshakes, certificates, tickets |
 //! | [`limit`], [`net`] | counted connections, rates; listening, accepting, the PROXY protocol |
 //! | [`wire`] | HTTP/1.1's heads, framing and chunks, as both sides of the edge speak it |
@@ -72,6 +73,7 @@ pub mod addr;
 pub mod admin;
 pub mod auth;
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod fault;
 pub mod files;

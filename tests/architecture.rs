@@ -13,7 +13,7 @@ const ROWS: &[&[&str]] = &[
     &["lobby"],
     &["snapshot"],
     &["route"],
-    &["upstream", "files", "auth"],
+    &["upstream", "files", "auth", "client"],
     &["tls", "limit", "net"],
     &["wire"],
     &["config"],

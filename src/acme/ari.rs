@@ -6,13 +6,13 @@ use time::{Duration, OffsetDateTime};
 use tokio::sync::Semaphore;
 
 use super::account::Ca;
-use super::client::one_line;
 use super::failure::{Failure, patiently};
 use super::order::{Keep, certificate_identifier};
 use super::renewal::{self, Window};
 use super::store::{Ari, Record};
 use super::tend::{Kept, Memory, OTHERS, Tending, leaf_of};
 use super::watchful;
+use crate::client::one_line;
 
 /// How long a CA without renewal information, or in trouble, is left alone about it.
 const UNCLEAR: Duration = renewal::AFTER_ERROR;

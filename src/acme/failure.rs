@@ -143,7 +143,7 @@ fn passing(error: &Error, resend: bool) -> Option<Duration> {
         CaError::Refused(refusal) if refusal.status.is_server_error() => {
             Some(refusal.retry_after.unwrap_or_default())
         }
-        CaError::Unreachable { source, .. } if resend && source.kind() != std::io::ErrorKind::TimedOut => {
+        CaError::Unreachable(failed) if resend && failed.source.kind() != std::io::ErrorKind::TimedOut => {
             Some(Duration::ZERO)
         }
         _ => None,
@@ -155,7 +155,7 @@ pub(super) fn refusal(error: &Error) -> Option<&Refusal> {
     let Error::Other(other) = error else { return None };
     match other.downcast_ref::<CaError>()? {
         CaError::Refused(refusal) => Some(refusal),
-        CaError::Unreachable { .. } => None,
+        CaError::Unreachable(_) => None,
     }
 }
 

@@ -18,7 +18,6 @@ use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::account::Ca;
-use super::client::one_line;
 use super::failure::{Failure, late, patiently};
 use super::pace::Pace;
 use super::progress::Under;
@@ -26,6 +25,7 @@ use super::prove::{Looks, heard, read_authorizations, reason, told};
 use super::solve::dns01::Dns;
 use super::solve::{Answers, Method};
 use super::store::{Bundle, EventKind, PendingOrder, Record, Secret};
+use crate::client::one_line;
 use crate::name::HostPattern;
 use crate::tls;
 

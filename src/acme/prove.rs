@@ -7,11 +7,12 @@ use http::header::RETRY_AFTER;
 use instant_acme::{AuthorizationState, AuthorizationStatus, ChallengeStatus, Order, Problem};
 use tokio::time::Instant;
 
-use super::client::{Client, one_line, retry_after};
+use super::client::Client;
 use super::failure::{Failure, kind, late, patiently};
 use super::order::{Job, Keep};
 use super::solve::Method;
 use super::store::Record;
+use crate::client::{one_line, retry_after};
 use crate::tls::challenges::Guard;
 
 /// How long a CA may take to look at the challenges, and then to sign.
