@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -10,6 +10,7 @@ use http::Request;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+use crate::observing::scrape;
 use crate::support::PATIENCE;
 use crate::support::client::{self, NAME, Wire, connect};
 use crate::support::edge::{Edge, HTTP, HTTPS, ROWS};
@@ -149,6 +150,69 @@ fn usr1_opens_the_file_again() {
     let (old, new) = (fs::read_to_string(old).unwrap(), fs::read_to_string(log).unwrap());
     assert!(old.contains("/before") && !old.contains("/after"), "{old}");
     assert!(new.contains("/after") && !new.contains("/before"), "{new}");
+}
+
+/// A full disk costs lines, which are counted, and nothing else; once there is room, lines are written again.
+#[test]
+fn a_full_disk_costs_lines_and_no_request() {
+    let upstream = Upstream::echo();
+    let small = tempfile::tempdir().unwrap();
+    let at = small.path().display();
+    let script = format!("mount -t tmpfs -o size=64k none {at} && exec \"$@\"");
+    let config = format!(
+        "{ROWS}\n[log]\nformat = \"json\"\naccess = \"{at}/access.log\"\n\n[[site]]\ndomains = [\"{NAME}\"]\n\
+         upstream = \"{}\"\ncertificate = \"internal\"\n",
+        upstream.address()
+    );
+    let edge = Edge::start_behind(&["unshare", "-Urm", "sh", "-c", &script, "sh"], &config);
+    // The disk as the edge sees it.
+    let disk = PathBuf::from(format!("/proc/{}/root{at}", edge.pid()));
+    let (log, ballast) = (disk.join("access.log"), disk.join("ballast"));
+    let mut client = connect(&edge);
+    let mut asked = 0;
+    let mut ask = |path: &str| {
+        assert_eq!(client.get(path).unwrap().status, 200, "{path}");
+        asked += 1;
+        asked
+    };
+    ask("/before");
+    wait_for(&log, "/before");
+    for round in 1..=2 {
+        assert!(fs::write(&ballast, vec![7; 1 << 20]).is_err(), "the disk is not full");
+        // What is left of the file's last page takes some lines yet.
+        let before = dropped(&edge);
+        while dropped(&edge) < before + 20 {
+            ask("/meanwhile");
+        }
+        fs::remove_file(&ballast).unwrap();
+        let after = format!("/after-{round}");
+        ask(&after);
+        wait_for(&log, &after);
+    }
+    let asked = ask("/end");
+    wait_for(&log, "/end");
+    let text = fs::read_to_string(&log).unwrap();
+    let (whole, cut): (Vec<_>, Vec<_>) =
+        text.lines().partition(|line| serde_json::from_str::<Value>(line).is_ok());
+    // A line that lost no more than its end counts as dropped, though it is there.
+    let told = u64::try_from(whole.len()).unwrap() + dropped(&edge);
+    assert!((asked..=asked + 2).contains(&told) && cut.len() <= 2, "{told} of {asked} lines; cut: {cut:?}");
+    let told = edge.log().all();
+    let count = |what: &str| told.lines().filter(|line| line.contains(what)).count();
+    assert_eq!(count("access lines cannot be written and are dropped"), 2, "once each time:\n{told}");
+    assert_eq!(count("access lines are written again"), 2, "{told}");
+    assert!(told.contains("No space left on device") && told.contains(&format!("{at}/access.log")), "{told}");
+}
+
+/// How many lines the edge says that it has dropped.
+fn dropped(edge: &Edge) -> u64 {
+    let text = scrape(edge, "*/*");
+    let mut lines = text.lines();
+    lines
+        .find_map(|line| line.strip_prefix("vestibule_access_lines_dropped_total "))
+        .unwrap()
+        .parse()
+        .unwrap()
 }
 
 /// Lines are written off the hot path, a moment later.

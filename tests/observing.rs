@@ -138,7 +138,7 @@ fn scrape_until(edge: &Edge, sample: &str) -> String {
 }
 
 /// What the admin socket answers, head and all.
-fn scrape(edge: &Edge, accept: &str) -> String {
+pub(crate) fn scrape(edge: &Edge, accept: &str) -> String {
     ask(
         &edge.folder().join("admin.sock"),
         &format!("GET /metrics HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\n"),
