@@ -18,6 +18,7 @@ mod chaos;
 mod client_address;
 mod commands;
 mod config;
+mod connections;
 mod django;
 mod docs;
 mod explaining;

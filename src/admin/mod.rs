@@ -3,7 +3,7 @@
 //!
 //! `POST /v1/reload` answers a [`Reloaded`], `GET /v1/status` a [`Status`], `GET /v1/certificates` the
 //! [`Certificates`], `POST /v1/certificates/renew?name=…`, `…/revoke?name=…` and `POST /v1/accounts/rekey` a [`Told`], `POST /v1/maintenance/on?name=…` and `…/off?name=…`
-//! too, `POST /v1/drain?name=…` and `/v1/undrain?name=…` as well, `GET /v1/explain?id=…` an [`Explained`],
+//! too, `GET /v1/connections` the [`Connections`], `POST /v1/drain?name=…` and `/v1/undrain?name=…` as well, `GET /v1/explain?id=…` an [`Explained`],
 //! `GET /v1/leases`, `POST /v1/leases?source=…&network=…&seconds=…` and `DELETE /v1/leases?source=…&network=…` [`LeasesTold`]. A field is never renamed or given
 //! another meaning within `/v1`; new ones may appear.
 //!
@@ -13,6 +13,7 @@
 
 pub mod certificates;
 pub mod client;
+pub mod connections;
 pub mod explain;
 pub mod leases;
 pub mod listen;
@@ -24,6 +25,7 @@ mod web;
 use std::time::Duration;
 
 use certificates::{Certificates, Told, Wish};
+use connections::Connections;
 use explain::Explained;
 use leases::{LeaseStatus, LeaseWish, LeasesTold};
 use serde::{Deserialize, Serialize};
@@ -43,6 +45,8 @@ pub enum Ask {
     Reload(oneshot::Sender<Reloaded>),
     /// How it is.
     Status(oneshot::Sender<Status>),
+    /// Which connections there are.
+    Connections(oneshot::Sender<Connections>),
     /// What there is to know about its certificates.
     Certificates(oneshot::Sender<Certificates>),
     /// The metrics, as text.

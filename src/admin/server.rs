@@ -185,6 +185,7 @@ async fn answer(
     Ok(match (request.method(), request.uri().path()) {
         (&Method::POST, "/v1/reload") => reply(ask(&asks, Ask::Reload).await),
         (&Method::GET, "/v1/status") => reply(ask(&asks, Ask::Status).await),
+        (&Method::GET, "/v1/connections") => reply(ask(&asks, Ask::Connections).await),
         (&Method::GET, "/v1/certificates") => reply(ask(&asks, Ask::Certificates).await),
         (&Method::GET, "/v1/explain") => {
             let id = value_of("id=", &request);
@@ -203,6 +204,7 @@ async fn answer(
             _,
             "/v1/reload"
             | "/v1/status"
+            | "/v1/connections"
             | "/v1/certificates"
             | "/v1/explain"
             | "/v1/drain"
@@ -285,6 +287,7 @@ mod tests {
     use super::*;
     use crate::admin::certificates::Certificates;
     use crate::admin::client::{self, ClientError};
+    use crate::admin::connections::Connections;
     use crate::admin::explain::{Explained, Met};
     use crate::admin::{Reloaded, Status};
 
@@ -313,6 +316,7 @@ mod tests {
                 Ask::Reload(reply) => drop(reply),
                 Ask::Lease(_, reply) => reply.send(LeasesTold::default()).unwrap(),
                 Ask::Metrics(_, reply) => reply.send("up 1\n".to_owned()).unwrap(),
+                Ask::Connections(reply) => reply.send(Connections::default()).unwrap(),
                 Ask::Certificates(reply) => reply.send(Certificates::default()).unwrap(),
                 Ask::Window(reply) => reply.send("<!doctype html>".to_owned()).unwrap(),
                 Ask::Explain(id, reply) => {
@@ -344,6 +348,8 @@ mod tests {
             assert_eq!(answer, status());
             let none: Certificates = client::ask(&path, Method::GET, "/v1/certificates").await.unwrap();
             assert_eq!(none, Certificates::default());
+            let none: Connections = client::ask(&path, Method::GET, "/v1/connections").await.unwrap();
+            assert_eq!(none, Connections::default());
             let error = client::ask::<Status>(&path, Method::GET, "/").await.unwrap_err();
             assert!(matches!(error, ClientError::Broken { .. }), "the window is HTML: {error}");
             let explained: Explained = client::ask(&path, Method::GET, "/v1/explain?id=ab").await.unwrap();

@@ -10,6 +10,7 @@ mod allow;
 mod certificates;
 pub mod certs;
 pub mod check;
+mod connections;
 mod edge;
 mod explain;
 mod files;
@@ -38,7 +39,8 @@ pub fn run() -> ExitCode {
         Command::Allow(arguments) => allow::run(&arguments),
         Command::Firewall(arguments) => firewall::run(arguments),
         Command::Reload(edge) => edge::reload(&edge),
-        Command::Status { format, edge } => edge::status(&edge, format),
+        Command::Status { connections: true, format, edge } => connections::list(&edge, format),
+        Command::Status { connections: false, format, edge } => edge::status(&edge, format),
         Command::Drain { upstream, undo, edge } => edge::drain(&upstream, undo, &edge),
         Command::Explain { id, edge, format } => explain::run(&id, &edge, format),
         Command::Maintenance { turn, site, edge } => maintenance::run(turn == Turn::On, &site, &edge),
@@ -115,6 +117,9 @@ enum Command {
     Reload(RunningEdge),
     /// Show the running edge: its process, its ports, its connections, its sites, its upstreams
     Status {
+        /// List the open connections instead, the oldest first, a thousand at most
+        #[arg(long)]
+        connections: bool,
         #[command(flatten)]
         edge: RunningEdge,
         /// For a person, or for a program

@@ -13,7 +13,7 @@ use super::worker::Worker;
 use super::{h1, h2};
 use crate::addr::ClientAddr;
 use crate::config::model::{Bind, Serve};
-use crate::lobby::{Entered, Seat};
+use crate::lobby::{Entered, Seat, Stage};
 use crate::name::Hostname;
 use crate::tls::{self, Alpn, Handshaken, Reason};
 
@@ -23,8 +23,8 @@ type Serving = Pin<Box<dyn Future<Output = ()>>>;
 /// Serves a connection to its end. Each phase is boxed, so that a connection holds the state of the phase that it is in,
 /// and not of the largest: an idle one is 4 KiB smaller for it.
 pub(super) async fn serve(worker: Rc<Worker>, entered: Entered, serve: Serve, bind: Bind) {
-    let Entered { tcp, client, local, place: _place, .. } = entered;
-    let (seat, at) = (worker.lobby.take_seat(), (bind, local));
+    let Entered { tcp, client, local, seat, place: _place, .. } = entered;
+    let at = (bind, local);
     let serving = match serve {
         Serve::Http => http(worker, seat, tcp, client, at),
         Serve::Https => Box::pin(https(worker, seat, tcp, client, at)).await,
@@ -43,6 +43,7 @@ fn http(
     at: (Bind, SocketAddr),
 ) -> Option<Serving> {
     let link = Link::new(worker, seat, at, client, None).ok()?;
+    link.seat.speaks(Stage::Http1);
     Some(Box::pin(h1::serve(link, tcp)))
 }
 
@@ -93,6 +94,7 @@ fn speak(
     let Handshaken { stream, name, protocol, version, suite, resumed, .. } = shaken;
     let facts = TlsFacts { name, version, suite, resumed };
     let link = Link::new(worker, seat, at, client, Some(facts)).ok()?;
+    link.seat.speaks(if protocol == Alpn::H2 { Stage::Http2 } else { Stage::Http1 });
     Some(match protocol {
         Alpn::H2 => Box::pin(h2::serve(link, stream)),
         Alpn::Http11 => Box::pin(h1::serve(link, stream)),

@@ -53,6 +53,7 @@ pub(super) struct Exchange {
 impl Exchange {
     pub(super) fn new(link: &Rc<Link>, request: Option<Request>) -> Self {
         link.worker.lobby.meter.begin();
+        link.seat.count_request();
         Self {
             worker: Rc::clone(&link.worker),
             link: Rc::clone(link),
@@ -93,6 +94,10 @@ impl Exchange {
     /// The site that was found, and what its requests are counted as until a route is.
     pub(super) fn found(&mut self, site: Arc<SiteEntry>) {
         self.series = site.series;
+        // A handshake has named it already.
+        if self.link.tls.is_none() {
+            self.link.seat.is_for(site.series);
+        }
         self.site = Some(site);
     }
 

@@ -57,6 +57,9 @@ impl Link {
         tls: Option<TlsFacts>,
     ) -> Result<Rc<Self>, Refused> {
         let standing = Standing::of(&worker, bind, peer, tls.as_ref())?;
+        if let Some(site) = &standing.site {
+            seat.is_for(site.series);
+        }
         let row_name = bind.to_string();
         Ok(Rc::new(Self {
             worker,

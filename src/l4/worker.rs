@@ -15,7 +15,7 @@ use super::stream::Stream;
 use crate::addr::{Permit, Port};
 use crate::config::model::{Bind, Forward, ProxyVersion};
 use crate::fault::Fault;
-use crate::lobby::{Ends, Entered, Lobby};
+use crate::lobby::{Ends, Entered, Lobby, Seat, Stage};
 use crate::name::Hostname;
 use crate::net::listen::KEEPALIVE;
 use crate::net::proxy_protocol::encode::{self, TlsFacts};
@@ -39,10 +39,10 @@ impl Worker {
     /// Passes a connection on, to its end. `bind` names the row that it came in on. What holds at its beginning holds to
     /// its end: a reload does not concern it.
     pub async fn serve(self: Rc<Self>, entered: Entered, forward: Arc<Forward>, bind: Bind) {
-        let Entered { tcp, client, ends, permit, place: _place, .. } = entered;
+        let Entered { tcp, client, ends, permit, seat, place: _place, .. } = entered;
         let mut record = Record::new(&self.lobby, bind, client);
         // Boxed: what came before is not kept for as long as bytes go to and fro.
-        match Box::pin(self.join(tcp, ends, permit, &forward, &mut record)).await {
+        match Box::pin(self.join(tcp, &seat, ends, permit, &forward, &mut record)).await {
             Ok(Joined { mut client, mut upstream }) => {
                 let idle = forward.idle_timeout;
                 record.end = relay(&mut client, &mut upstream, idle, &self.tools, &mut record).await;
@@ -55,6 +55,7 @@ impl Worker {
     async fn join(
         &self,
         tcp: TcpStream,
+        seat: &Seat,
         ends: Ends,
         permit: Permit<Port>,
         forward: &Forward,
@@ -66,9 +67,10 @@ impl Worker {
         let target = Arc::clone(snapshot.table.forward(row).ok_or(End::Refused)?);
         let mut met = Met { client: Stream::Tcp(tcp), first: Vec::new() };
         if let Some(own) = &forward.tls {
-            met = self.meet(met, &own.name, &snapshot, record).await?;
+            met = self.meet(met, seat, &own.name, &snapshot, record).await?;
         }
         drop(snapshot);
+        seat.speaks(Stage::Forward);
         if let Some(version) = forward.send_proxy {
             met.first.splice(..0, introduction(version, ends, &met.client, forward, record));
         }
@@ -80,12 +82,12 @@ impl Worker {
     async fn meet(
         &self,
         met: Met,
+        seat: &Seat,
         name: &Hostname,
         snapshot: &Snapshot,
         record: &mut Record,
     ) -> Result<Met, End> {
         let Stream::Tcp(mut tcp) = met.client else { return Ok(met) };
-        let seat = self.lobby.take_seat();
         let (row, _) = snapshot.row(record.bind).ok_or(End::Refused)?;
         let site = snapshot.row_tls(row).ok_or(End::Refused)?;
         let shaking = async {

@@ -1,12 +1,13 @@
 //! The way in: the row's gate, the PROXY header, the limits.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::Lobby;
+use super::{Guest, Lobby, Seat};
 use crate::addr::{ClientAddr, Permit, Port};
 use crate::config::model::{Bind, Kind, Row, Serve};
 use crate::limit::connections::{Ceilings, Full, Guard};
@@ -31,6 +32,8 @@ pub struct Entered {
     pub kind: Kind,
     /// Its place in the counts.
     pub place: Place,
+    /// Its place in the worker.
+    pub seat: Seat,
 }
 
 /// A connection's place in the counts: of the limits, and of the metrics.
@@ -70,7 +73,7 @@ pub enum Turned {
 impl Lobby {
     /// Asks the row's gate and its limits. An address that may not come in is told nothing: not one byte is read or
     /// written before the gate was asked. Keeps nothing of the snapshot: a connection may live longer than many of them.
-    pub async fn enter(&self, accepted: Accepted, bind: Bind) -> Result<Entered, Turned> {
+    pub async fn enter(self: &Rc<Self>, accepted: Accepted, bind: Bind) -> Result<Entered, Turned> {
         let snapshot = self.live.load();
         let (_, row) = snapshot.row(bind).ok_or(Turned::Away)?;
         let Accepted { stream: mut tcp, peer, local } = accepted;
@@ -86,7 +89,8 @@ impl Lobby {
         match self.take_place(&snapshot, row, client) {
             Ok(guard) => {
                 let place = Place { _guard: guard, _open: self.meter.connection(bind) };
-                Ok(Entered { tcp, client, ends, local, permit, kind: row.kind.clone(), place })
+                let seat = Seat::take(self, Guest::new(client, bind));
+                Ok(Entered { tcp, client, ends, local, permit, kind: row.kind.clone(), place, seat })
             }
             Err(full) => {
                 tracing::debug!(%client, %full, "closed: too many connections");

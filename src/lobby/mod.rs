@@ -3,8 +3,10 @@
 //!
 //! - `entrance`: from an accepted socket to one that may come in: [`Lobby::enter`]
 //! - `seat`: how connections hear that the edge leaves: [`Seat`]
+//! - `guest`: which connections there are: [`Lobby::guests`]
 
 mod entrance;
+mod guest;
 mod seat;
 
 use std::cell::{Cell, RefCell};
@@ -13,6 +15,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 pub use entrance::{Ends, Entered, Turned};
+pub use guest::{Guest, Stage, oldest};
 pub use seat::{LAST_CALL, Seat};
 
 use crate::limit::connections::Connections;
@@ -20,6 +23,12 @@ use crate::limit::room::Rooms;
 use crate::observe::access::Sink;
 use crate::observe::metrics::Meter;
 use crate::snapshot::Live;
+
+/// A seat that is taken: whom to wake there, and who it is.
+struct Taken {
+    waker: Option<Waker>,
+    guest: Guest,
+}
 
 /// One worker's share of the edge, as all of its connections see it.
 pub struct Lobby {
@@ -35,7 +44,7 @@ pub struct Lobby {
     draining: Cell<bool>,
     /// How long a connection without a request may stay while the edge leaves.
     last_call: Cell<Duration>,
-    open: RefCell<slab::Slab<Option<Waker>>>,
+    open: RefCell<slab::Slab<Taken>>,
 }
 
 impl Lobby {
@@ -67,20 +76,14 @@ impl Lobby {
 
     /// Lets every idle connection look at the configuration again, after a reload.
     pub fn wake_all(&self) {
-        for (_, waker) in &*self.open.borrow() {
-            if let Some(waker) = waker {
-                waker.wake_by_ref();
-            }
+        for waker in self.open.borrow().iter().filter_map(|(_, taken)| taken.waker.as_ref()) {
+            waker.wake_by_ref();
         }
     }
 
-    /// How many connections are open.
-    pub fn open(&self) -> usize {
-        self.open.borrow().len()
-    }
-
-    /// Counts a connection for as long as the seat lives.
-    pub fn take_seat(self: &Rc<Self>) -> Seat {
-        Seat::take(self)
+    /// How many connections there are that were let in, and the oldest of them.
+    pub fn guests(&self, most: usize) -> (usize, Vec<Guest>) {
+        let open = self.open.borrow();
+        (open.len(), oldest(open.iter().map(|(_, taken)| taken.guest).collect(), most))
     }
 }

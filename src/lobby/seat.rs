@@ -6,7 +6,8 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use super::Lobby;
+use super::{Guest, Lobby, Stage, Taken};
+use crate::observe::metrics::Series;
 use crate::wire::deadline::Deadline;
 
 /// How long a client that has connected and asked nothing yet may hold up an edge that leaves.
@@ -19,13 +20,35 @@ pub struct Seat {
 }
 
 impl Seat {
-    pub(super) fn take(lobby: &Rc<Lobby>) -> Self {
-        Self { key: lobby.open.borrow_mut().insert(None), lobby: Rc::clone(lobby) }
+    pub(super) fn take(lobby: &Rc<Lobby>, guest: Guest) -> Self {
+        let key = lobby.open.borrow_mut().insert(Taken { waker: None, guest });
+        Self { key, lobby: Rc::clone(lobby) }
+    }
+
+    /// What is spoken on the connection from here on.
+    pub fn speaks(&self, stage: Stage) {
+        self.note(|guest| guest.stage = stage);
+    }
+
+    /// The connection is for this site.
+    pub fn is_for(&self, site: Series) {
+        self.note(|guest| guest.series = site);
+    }
+
+    /// A request has begun.
+    pub fn count_request(&self) {
+        self.note(|guest| guest.requests = guest.requests.saturating_add(1));
+    }
+
+    fn note(&self, note: impl FnOnce(&mut Guest)) {
+        if let Some(taken) = self.lobby.open.borrow_mut().get_mut(self.key) {
+            note(&mut taken.guest);
+        }
     }
 
     /// Remembers whom to wake when the worker drains. The waker of a task hardly ever changes.
     pub fn listen(&self, waker: &Waker) {
-        if let Some(slot) = self.lobby.open.borrow_mut().get_mut(self.key) {
+        if let Some(Taken { waker: slot, .. }) = self.lobby.open.borrow_mut().get_mut(self.key) {
             match slot {
                 Some(known) if known.will_wake(waker) => {}
                 _ => *slot = Some(waker.clone()),
@@ -52,7 +75,7 @@ impl Seat {
 
     /// Wakes the connection.
     pub fn wake(&self) {
-        if let Some(Some(waker)) = self.lobby.open.borrow().get(self.key) {
+        if let Some(Taken { waker: Some(waker), .. }) = self.lobby.open.borrow().get(self.key) {
             waker.wake_by_ref();
         }
     }

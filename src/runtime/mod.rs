@@ -4,6 +4,7 @@
 //! it. The workers accept and serve; each has a runtime, sockets and pools of its own.
 
 mod certificates;
+mod connections;
 mod difference;
 mod drain;
 mod explain;

@@ -20,7 +20,7 @@ use super::scrape::Scraped;
 use super::sources::Moving;
 use super::window::{Sampler, Sources};
 use super::workers::Workers;
-use super::{certificates, explain, inventory, maintenance, upstreams};
+use super::{certificates, connections, explain, inventory, maintenance, upstreams};
 use crate::acme::command::Command;
 use crate::acme::manager;
 use crate::acme::progress::Progress;
@@ -241,6 +241,11 @@ impl Edge {
     pub(super) fn answer(&self, ask: Ask) {
         match ask {
             Ask::Status(reply) => drop(reply.send(self.status())),
+            Ask::Connections(reply) => {
+                let told = self.former.iter().chain([&self.workers]).map(Workers::guests).collect();
+                let snapshot = self.live.load();
+                tokio::spawn(async move { reply.send(connections::list(told, &snapshot).await) });
+            }
             Ask::Certificates(reply) => {
                 let (snapshot, progress) = (self.live.load(), self.progress.clone());
                 tokio::task::spawn_blocking(move || reply.send(inventory::running(&snapshot, &progress)));

@@ -18,7 +18,7 @@ use crate::http;
 use crate::l4;
 use crate::limit::connections::Connections;
 use crate::limit::room::Rooms;
-use crate::lobby::Lobby;
+use crate::lobby::{Guest, Lobby};
 use crate::net::accept::{Accepted, Acceptor};
 use crate::net::listen::Bound;
 use crate::observe::access::Access;
@@ -28,6 +28,8 @@ use crate::upstream::Pools;
 
 /// How long a worker that is busy may take to obey before nobody waits for it any longer.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How many connections are listed at most.
+pub(super) const LISTED: usize = 1000;
 
 /// The worker threads.
 #[derive(Debug)]
@@ -51,6 +53,8 @@ enum Order {
     Close(Bind),
     /// Look at the configuration again, idle connections too; drop this once all orders before it are done.
     Look(mpsc::Sender<()>),
+    /// Tell which connections there are: how many, and the oldest of them.
+    List(mpsc::Sender<(usize, Vec<Guest>)>),
     /// Drop this: it proves that the thread lives.
     Live(mpsc::Sender<()>),
     /// Accept nothing more, finish what is open, end. Connections without a request may stay for so long.
@@ -123,6 +127,25 @@ impl Workers {
         async move {
             drop(doing);
             done.recv().await;
+        }
+    }
+
+    /// How many connections there are, and the oldest of each worker. One that is too busy to say so tells of none. Waits for
+    /// nobody else's sake either.
+    pub(super) fn guests(&self) -> impl Future<Output = (usize, Vec<Guest>)> + use<> {
+        let (tell, mut told) = mpsc::channel(self.threads.len().max(1));
+        self.all(|| Order::List(tell.clone()));
+        async move {
+            drop(tell);
+            let (mut count, mut guests) = (0, Vec::new());
+            let gathering = async {
+                while let Some((own, some)) = told.recv().await {
+                    count += own;
+                    guests.extend(some);
+                }
+            };
+            let _ = tokio::time::timeout(PATIENCE, gathering).await;
+            (count, guests)
         }
     }
 
@@ -202,7 +225,7 @@ impl Parts {
             hall.lobby.drain(last_call);
             tokio::select! {
                 () = hall.empty() => {}
-                () = told_to_cut(&mut orders) => {}
+                () = hall.told_to_cut(&mut orders) => {}
             }
             hall.lobby.access.flush();
         });
@@ -232,6 +255,7 @@ impl Hall {
                 }
                 Order::Close(bind) => shut(rows.remove(&bind).unwrap_or_default()).await,
                 Order::Look(_done) => self.lobby.wake_all(),
+                Order::List(tell) => self.list(&tell),
                 Order::Live(_proof) => {}
                 Order::Drain(patience) => {
                     last_call = patience;
@@ -267,16 +291,27 @@ impl Hall {
         }
     }
 
+    fn list(&self, tell: &mpsc::Sender<(usize, Vec<Guest>)>) {
+        // Who asked may have stopped waiting.
+        let _ = tell.try_send(self.lobby.guests(LISTED));
+    }
+
+    /// Whatever else is ordered of a thread that drains has no meaning any more.
+    async fn told_to_cut(&self, orders: &mut mpsc::UnboundedReceiver<Order>) {
+        loop {
+            match orders.recv().await {
+                None | Some(Order::Cut) => return,
+                Some(Order::List(tell)) => self.list(&tell),
+                Some(_) => {}
+            }
+        }
+    }
+
     async fn empty(&self) {
         while self.open.load(Ordering::Relaxed) > 0 {
             self.emptied.notified().await;
         }
     }
-}
-
-/// Whatever else is ordered of a thread that drains has no meaning any more.
-async fn told_to_cut(orders: &mut mpsc::UnboundedReceiver<Order>) {
-    while !matches!(orders.recv().await, None | Some(Order::Cut)) {}
 }
 
 /// A connection, counted for as long as it lives. Only the thread itself writes the count.

@@ -25,7 +25,7 @@ use super::response::{Payload, Response};
 use super::{respond, tunnel};
 use crate::config::model::Limits;
 use crate::fault::Fault;
-use crate::lobby::LAST_CALL;
+use crate::lobby::{LAST_CALL, Stage};
 use crate::upstream::Chunk;
 use crate::wire::head::{MAX_REQUEST_HEAD, MAX_TARGET, Scanner};
 
@@ -61,7 +61,10 @@ async fn exchanges<S: AsyncRead + AsyncWrite + Unpin + 'static>(link: Rc<Link>, 
             After::Keep => first = false,
             After::Close => return farewell(&wire, LINGER).await,
             After::Abort => return,
-            After::Tunnel(io, behind) => return Box::pin(tunnel_through(wire, *io, behind)).await,
+            After::Tunnel(io, behind) => {
+                link.seat.speaks(Stage::WebSocket);
+                return Box::pin(tunnel_through(wire, *io, behind)).await;
+            }
         }
     }
 }
