@@ -43,6 +43,16 @@ need_axe() {
     "$build/venv/bin/pip" install --quiet --no-input --no-deps --target "$build/axe-0.1.8" axe-playwright-python==0.1.8
 }
 
+# A collector, and what traces a Django, into a folder of their own: nothing else needs them.
+need_traces() {
+    local stamp=$build/traces/requirements.txt wanted=$root/tests/traces/requirements.txt
+    cmp -s "$wanted" "$stamp" && return
+    say "rotel and OpenTelemetry's packages into build/traces"
+    rm -rf "$build/traces"
+    "$build/venv/bin/pip" install --quiet --no-input --no-deps --target "$build/traces" --requirement "$wanted"
+    cp "$wanted" "$stamp"
+}
+
 # Prints the edge's path: EDGE, where somebody built it already, else built with this cargo profile.
 the_edge() {
     [ -n "${EDGE:-}" ] && { echo "$EDGE"; return; }

@@ -27,7 +27,7 @@
 //! | [`wire`] | HTTP/1.1's heads, framing and chunks, as both sides of the edge speak it |
 //! | [`config`] | what was typed, what is wrong with it, and what is true |
 //! | [`name`], [`addr`], [`password`], [`fault`] | hosts, addresses and their permits, stored passwords, every bad end |
-//! | [`observe`] | the log, the access lines, and what the workers count |
+//! | [`observe`] | the log, the access lines, what the workers count, and spans on their way to a collector |
 //!
 //! # A request's way
 //! [`net::accept`] takes a socket from the worker's own listener, and [`lobby::Lobby::enter`] brings it through the
@@ -39,7 +39,7 @@
 //! the [`upstream::Keeper`] on the control thread before. The answer's body is pulled from the upstream as the client
 //! takes it, in the client's own task. A route with files is answered by [`files::serve()`], with the same permit, and so is a request that an
 //! upstream hands over with X-Accel-Redirect. Every [`fault::Fault`] becomes a page in `http::respond`; dropping the exchange writes
-//! the one access line and counts the request.
+//! the one access line, counts the request and, where its trace is sampled, leaves a span for `runtime::exporter`.
 //!
 //! # A forwarded connection's way
 //! The same entrance; then [`l4::Worker::serve`] ends TLS where the row says so ([`tls::accept_as`]), dials with the port's

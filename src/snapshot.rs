@@ -60,6 +60,7 @@ impl Snapshot {
         let tls: Vec<_> = config.certified().filter_map(|site| certificates.load(site)).collect();
         let Certificates { mut problems, warnings, .. } = certificates;
         problems.extend(missing_folders(&config));
+        problems.extend(unread_headers(&config));
         let pages = pages(&config, &mut problems);
         let key = sticky_key(&config).map_err(|problem| problems.push(problem)).ok().flatten();
         Problems::check(&loaded.source, problems)?;
@@ -109,6 +110,7 @@ impl Snapshot {
             }
         }
         certificates.problems.extend(missing_folders(&loaded.config));
+        certificates.problems.extend(unread_headers(&loaded.config));
         pages(&loaded.config, &mut certificates.problems);
         Problems::check(&loaded.source, certificates.problems)?;
         Ok(certificates.warnings)
@@ -301,6 +303,13 @@ fn missing_folders(config: &Config) -> impl Iterator<Item = Problem> {
         let (message, help) = Folder::new(files).check().err()?;
         Some(Problem::new(route.files_place.clone(), message, help))
     })
+}
+
+/// What a collector of traces wants to be told, where that cannot be read.
+fn unread_headers(config: &Config) -> Option<Problem> {
+    let trace = config.trace.as_ref()?;
+    let (place, message) = (&trace.headers.as_ref()?.place, trace.read_headers().err()?);
+    Some(Problem::new(place.clone(), message, ""))
 }
 
 /// The pages of every site, in the order of the file.

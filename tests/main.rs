@@ -40,6 +40,7 @@ mod schema;
 mod store;
 mod support;
 mod tls;
+mod traces;
 mod upgrade;
 mod upstreams;
 mod window;

@@ -193,6 +193,10 @@ impl<'a> Table<'a> {
         self.scalar(name, Value::whole, |text| text.parse().ok())
     }
 
+    pub(super) fn fraction(&self, name: &str) -> Option<f64> {
+        self.scalar(name, Value::fraction, |text| text.parse().ok())
+    }
+
     pub(super) fn duration(&self, name: &str) -> Option<Duration> {
         self.scalar(name, Value::duration, |text| units::duration(text).ok())
     }
@@ -344,6 +348,22 @@ impl<'a> Value<'a> {
         let inside = value.filter(|value| (min..=max).contains(value));
         if inside.is_none() {
             self.refuse(format!("{number} is out of bounds"), format!("write a number from {min} to {max}"));
+        }
+        inside
+    }
+
+    pub(super) fn fraction(&self) -> Option<f64> {
+        let number = match self.node {
+            DeValue::Float(number) => number.as_str(),
+            DeValue::Integer(number) => number.as_str(),
+            _ => {
+                self.mismatch();
+                return None;
+            }
+        };
+        let inside = number.parse::<f64>().ok().filter(|number| (0.0..=1.0).contains(number));
+        if inside.is_none() {
+            self.refuse(format!("{number} is out of bounds"), "write a number from 0 to 1");
         }
         inside
     }

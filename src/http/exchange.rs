@@ -13,8 +13,9 @@ use crate::addr::ClientAddr;
 use crate::fault::Fault;
 use crate::observe::access::{Line, Tls};
 use crate::observe::metrics::{Measured, Series};
+use crate::observe::spans::{Belonging, Seen, Try};
 use crate::route::{Policy, SiteEntry};
-use crate::upstream::Trace;
+use crate::upstream::{Attempt, Trace};
 use crate::wire::Known;
 
 /// A request's record.
@@ -82,6 +83,10 @@ impl Drop for Exchange {
         let line = self.line();
         self.worker.lobby.meter.end(&self.measured(&line));
         self.worker.lobby.access.write(&line);
+        if let Some(belonging) = self.context(false).and_then(TraceContext::recorded) {
+            let seen = self.seen(&line, belonging);
+            self.worker.lobby.access.spans().put(seen);
+        }
     }
 }
 
@@ -106,9 +111,26 @@ impl Exchange {
     pub(super) fn context(&self, begins: bool) -> Option<&TraceContext> {
         let found = || {
             let request = self.request.as_ref()?;
-            TraceContext::of(&request.head).or_else(|| begins.then(|| TraceContext::begun(&self.id)))
+            let brought = TraceContext::of(&request.head);
+            let context = brought.or_else(|| begins.then(|| TraceContext::begun(&self.id)))?;
+            Some(context.recorded_by(self.worker.lobby.access.spans()))
         };
         self.context.get_or_init(found).as_ref()
+    }
+
+    /// What it tells a collector.
+    fn seen(&self, line: &Line<'_>, belonging: Belonging) -> Seen {
+        let attempts = self.trace.attempts.iter().flat_map(|attempts| attempts.all());
+        let tell = |attempt: &Attempt| Try {
+            span: attempt.span,
+            peer: Arc::clone(&attempt.peer),
+            began: attempt.began.saturating_duration_since(self.start),
+            took: attempt.ended.map_or_else(|| attempt.began.elapsed(), |ended| ended - attempt.began),
+            status: attempt.status,
+            // What it still waited for at the end, the end kept from coming.
+            error: attempt.error.or_else(|| line.refused().filter(|_| attempt.ended.is_none())),
+        };
+        Seen::of(line, belonging, attempts.map(tell).collect())
     }
 
     fn measured(&self, line: &Line<'_>) -> Measured {

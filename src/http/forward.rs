@@ -18,6 +18,7 @@ use super::spool::{self, Ahead};
 use super::trace::{self, TraceContext};
 use crate::addr::{ClientAddr, Permit, Route};
 use crate::fault::Fault;
+use crate::observe::spans::SpanId;
 use crate::route::{Ceiling, RouteEntry, Shelf};
 use crate::upstream::{Answer, Call, Outgoing, Upstream, sticky};
 use crate::wire::Known;
@@ -34,6 +35,8 @@ pub(super) async fn forward(
 ) -> Result<Response, Fault> {
     let Some(request) = &exchange.request else { return Err(Fault::internal("a request without a head")) };
     let body = body.map(|body| Limited::new(body, &route.body, exchange.id));
+    let context = exchange.context(upstream.proxy().begins_traces);
+    exchange.trace.attempts = context.and_then(TraceContext::attempts);
     let outgoing = outgoing(exchange, request, upstream, &route.shelf, body).await?;
     let (mut answer, mut call) =
         upstream.call(permit, &exchange.worker.pools, outgoing, &mut exchange.trace).await?;
@@ -45,6 +48,9 @@ pub(super) async fn forward(
         answer = call.head().await?;
     }
     exchange.trace.first_byte = Some(exchange.elapsed());
+    if let Some(attempts) = &mut exchange.trace.attempts {
+        attempts.answered(answer.status.as_u16());
+    }
     if files::is_handed_over(&answer.head) {
         return Box::pin(files::follow(exchange, &answer, call)).await;
     }
@@ -70,7 +76,7 @@ async fn outgoing(
         again = Some(Box::new(move || collected.replay()) as Box<dyn Fn() -> Body>);
     }
     Ok(Outgoing {
-        head: head(&Stamp::of(exchange, upstream), request, framing),
+        head: head(&Stamp::of(exchange), request, framing),
         body,
         again,
         chunked: framing == Framing::Chunked,
@@ -88,7 +94,7 @@ async fn outgoing(
 pub fn rewrite(text: &[u8], client: ClientAddr, id: &str) -> Result<Bytes, Fault> {
     let request = Request::from_h1(text)?;
     let trace = TraceContext::of(&request.head);
-    let stamp = Stamp { client, name: b"", id, gated: false, trace: trace.as_ref() };
+    let stamp = Stamp { client, name: b"", id, gated: false, trace: trace.as_ref(), span: None };
     Ok(head(&stamp, &request, request.framing))
 }
 
@@ -103,17 +109,20 @@ struct Stamp<'a> {
     gated: bool,
     /// The trace that the request belongs to.
     trace: Option<&'a TraceContext>,
+    /// The span of the edge's that the upstream's own is to be below.
+    span: Option<SpanId>,
 }
 
 impl<'a> Stamp<'a> {
-    fn of(exchange: &'a Exchange, upstream: &Upstream) -> Self {
+    fn of(exchange: &'a Exchange) -> Self {
         let name = exchange.link.tls.as_ref().map(|tls| tls.name.as_str().as_bytes());
         Self {
             client: exchange.client,
             name: name.unwrap_or_default(),
             id: &exchange.id,
             gated: exchange.user.get().is_some(),
-            trace: exchange.context(upstream.proxy().begins_traces),
+            trace: exchange.context(false),
+            span: exchange.trace.attempts.as_ref().map(|attempts| attempts.named()),
         }
     }
 }
@@ -133,18 +142,18 @@ fn head(stamp: &Stamp<'_>, request: &Request, framing: Framing) -> Bytes {
         None => stamp.name,
     };
     line(&mut out, b"host: ", authority);
-    let goes_on = stamp.trace.is_some_and(|trace| !trace.is_begun());
+    let passes = |known| stamp.trace.is_some_and(|trace| trace.passes(known));
     copy_fields(&mut out, &request.head, |known| {
         forwarded::is_dropped(known)
-            || !goes_on && trace::is_part(known)
+            || trace::is_part(known) && !passes(known)
             || own_key && known == Known::SecWebSocketKey
             || stamp.gated && known == Known::Authorization
     });
     let port = request.authority.and_then(|authority| authority.port).unwrap_or(443);
     forwarded::write(&mut out, stamp.client, authority, port);
     line(&mut out, b"x-request-id: ", stamp.id.as_bytes());
-    if let Some(trace) = stamp.trace.filter(|trace| trace.is_begun()) {
-        trace.write(&mut out);
+    if let Some(trace) = stamp.trace {
+        trace.write(&mut out, stamp.span);
     }
     let via: &[u8] = match request.protocol {
         Protocol::Http10 => b"1.0 vestibule",

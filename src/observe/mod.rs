@@ -7,5 +7,6 @@ pub mod log;
 pub mod metrics;
 mod outlet;
 pub mod recent;
+pub mod spans;
 
 pub use clock::rfc3339;

@@ -518,6 +518,7 @@ mod tests {
                 hook: None,
                 webhook: None,
             },
+            trace: None,
             client_address: None,
             limits: Limits {
                 connections: 16,

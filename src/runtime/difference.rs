@@ -59,6 +59,7 @@ fn tables(old: &Config, new: &Config) -> Vec<String> {
         ("[client_address]", believed(old) != believed(new)),
         ("[limits]", old.limits != new.limits),
         ("[log]", (&old.log.access, old.log.level) != (&new.log.access, new.log.level)),
+        ("[trace]", old.trace != new.trace),
         ("[admin] listen", shown(old) != shown(new)),
         ("[process] grace", old.process.grace != new.process.grace),
     ])

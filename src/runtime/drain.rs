@@ -4,6 +4,7 @@ use std::future::pending;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::handover::Successor;
 use super::server::Edge;
@@ -13,6 +14,9 @@ use crate::admin::{Ask, Reloaded};
 
 /// How long the last access lines may take to be written.
 const LAST_LINES: Duration = Duration::from_secs(2);
+
+/// How long the last spans may take to be exported, within `grace` or the time for the last lines.
+const LAST_SPANS: Duration = Duration::from_secs(5);
 
 /// How long idle clients have for one more request where another process has taken over.
 const LAST_CALL: Duration = Duration::from_secs(5);
@@ -60,6 +64,8 @@ pub(super) async fn drain(
             }
         }
     }
+    let left = over.deadline().saturating_duration_since(Instant::now());
+    edge.exporter.finish(left.clamp(LAST_LINES, LAST_SPANS)).await;
     if !edge.access.flush(LAST_LINES) {
         tracing::warn!("the last access lines could not be written in time");
     }

@@ -8,6 +8,7 @@ mod connections;
 mod difference;
 mod drain;
 mod explain;
+mod exporter;
 mod handover;
 pub mod inventory;
 mod life;

@@ -95,6 +95,7 @@ impl Edge {
         listeners.commit(rows, |bind, bound| workers.listen(bind, bound));
         listeners.retain(&config.rows, |bind| workers.close(bind));
         workers.look().await;
+        self.exporter.obey(&self.live.load());
         self.show(&config, shown);
         if let Some(access) = access {
             self.access.switch(access);

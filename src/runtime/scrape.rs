@@ -148,6 +148,13 @@ impl Scraped {
         }
         text.counter("vestibule_access_lines_dropped_total", "Access lines that could not be written");
         text.sample(&[], self.access.dropped());
+        text.counter(
+            "vestibule_trace_spans_total",
+            "Spans of sampled traces, by what became of them: exported, dropped for want of room, failed at the collector",
+        );
+        for (outcome, count) in self.access.spans().sums() {
+            text.sample(&[("outcome", outcome)], count);
+        }
         let labels = [("version", env!("CARGO_PKG_VERSION"))];
         text.info("vestibule_build_info", "The program", &labels);
     }

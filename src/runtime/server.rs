@@ -12,6 +12,7 @@ use time::format_description::well_known::Rfc3339;
 use tokio::sync::mpsc;
 use tokio::task::{JoinSet, LocalSet};
 
+use super::exporter::Exporter;
 use super::handover::{Arrival, Program, Succession};
 use super::listeners::Listeners;
 use super::notify::{Notifier, Watchdog};
@@ -167,6 +168,7 @@ pub(super) struct Edge {
     pub(super) listeners: Listeners,
     pub(super) workers: Workers,
     pub(super) access: Access,
+    pub(super) exporter: Exporter,
     pub(super) log: log::Log,
     pub(super) commands: mpsc::Sender<Command>,
     pub(super) progress: Progress,

@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::exporter::Exporter;
 use super::handover::{Arrival, Predecessor, Program, Succession};
 use super::listeners::{Listeners, Prepared};
 use super::maintenance;
@@ -25,7 +26,7 @@ use crate::acme::manager;
 use crate::admin::listen::{self, Desk, Listener};
 use crate::admin::server::Server;
 use crate::admin::{Ask, Leaving};
-use crate::config::model::{Action, Bind, Config, Route};
+use crate::config::model::{Action, Bind, Config, Log, Route};
 use crate::config::{self, Loaded};
 use crate::files;
 use crate::net::inherit::Given;
@@ -56,12 +57,11 @@ impl Edge {
         let certbot = Lineages::read(config);
         become_user(user.as_ref(), config)?;
         let shared = Shared::inherit(tickets).map_err(system("session-ticket keys"))?;
-        let (access, socket) = (config.log.clone(), config.admin.socket.clone());
+        let (typed, socket) = (config.log.clone(), config.admin.socket.clone());
         let (live, moving) = first_snapshot(loaded, &shared, &sockets, &drained)?;
         let store = manager::open(&live.load(), &certbot).map_err(RunError::Store)?;
         let (server, former) = admin_socket(admin, &socket)?;
-        let destination = Destination::open(&access).map_err(system("[log] access"))?;
-        let access = Access::start(destination).map_err(system("the access log's thread"))?;
+        let access = access_log(&typed)?;
         let started = OffsetDateTime::now_utc().truncate_to_second();
         let (connections, metrics, progress) = Default::default();
         let (asking, asks) = mpsc::channel(8);
@@ -75,6 +75,7 @@ impl Edge {
         let listener = sockets.admin.map(|(bind, bound)| Listener::serve(bind, bound, &desk));
         keeper.keep(live.load().table.upstreams());
         let mut edge = Self {
+            exporter: Exporter::start(&live, access.spans()),
             scraped,
             progress,
             keeper,
@@ -106,6 +107,11 @@ impl Edge {
         edge.begin_tasks(store);
         Ok((edge, signals, asks))
     }
+}
+
+fn access_log(log: &Log) -> Result<Access, RunError> {
+    let destination = Destination::open(log).map_err(system("[log] access"))?;
+    Access::start(destination).map_err(system("the access log's thread"))
 }
 
 /// What waits "on disk" is in memory after all where the folder for it is.

@@ -11,8 +11,10 @@
 //! - `group`: the members of one upstream, who join and leave
 //! - `search`: from a request to a connection; `call`: from a connection to an answer; `sender`: the request's part of that
 //! - `line`: who waits; `pool`: a worker's idle connections; `idle`: for how long they are good; `doubt`: who is about to leave
+//! - `attempts`: the tries of a request whose trace is recorded
 //! - `resolve`, `health`, `keeper`: what the control thread does
 
+mod attempts;
 mod balance;
 mod call;
 mod conn;
@@ -33,12 +35,13 @@ mod unsent;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::Method;
 
+pub use attempts::{Attempt, Attempts};
 use balance::Chooser;
 pub use call::{Answer, Call, Chunk};
 pub use conn::Io;
@@ -100,6 +103,33 @@ pub struct Trace {
     pub first_byte: Option<Duration>,
     /// How often the request was sent.
     pub tries: u32,
+    /// Each try, where the request's trace is recorded.
+    pub attempts: Option<Box<Attempts>>,
+}
+
+impl Trace {
+    /// The request is sent; each try names its own span.
+    fn send(&mut self, outgoing: &mut Outgoing) {
+        if let (Some(attempts), Some(peer)) = (&mut self.attempts, &self.peer) {
+            // Where it connected, it has done so just now.
+            let now = Instant::now();
+            let began = now.checked_sub(self.connect.unwrap_or_default()).unwrap_or(now);
+            outgoing.head = attempts.send(peer, began, std::mem::take(&mut outgoing.head));
+        }
+    }
+
+    fn failed(&mut self, fault: &Fault) {
+        if let Some(attempts) = &mut self.attempts {
+            attempts.failed(fault.token());
+        }
+    }
+
+    /// No connection was made to the peer.
+    fn not_connected(&mut self, began: Instant, fault: &Fault) {
+        if let (Some(attempts), Some(peer)) = (&mut self.attempts, &self.peer) {
+            attempts.not_connected(peer, began, fault.token());
+        }
+    }
 }
 
 impl Upstream {
@@ -140,6 +170,7 @@ impl Upstream {
         loop {
             let held = self.connection(permit, pools, &outgoing, pooled, trace).await?;
             trace.tries += 1;
+            trace.send(&mut outgoing);
             let mut call = Call::new(held, self.proxy.response_timeout, outgoing);
             let fault = match call.head().await {
                 Ok(answer) => {
@@ -148,6 +179,7 @@ impl Upstream {
                 }
                 Err(fault) => fault,
             };
+            trace.failed(&fault);
             let reused = self.learn(&call, &fault);
             let left = if reused { Some(retries) } else { retries.checked_sub(1) };
             let again = match fault {

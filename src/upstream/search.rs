@@ -99,6 +99,7 @@ impl Upstream {
                     return Ok(Held { conn, busy: lane.begin(), place });
                 }
                 Err(fault) => {
+                    trace.not_connected(start.into_std(), &fault);
                     self.refused(member, &fault);
                     search.tried.push(member.id);
                     search.last = Some(fault);

@@ -57,6 +57,20 @@ impl Django {
         Self { child, log, upstream, _folder: folder }
     }
 
+    /// gunicorn with the site that OpenTelemetry's package traces, for a collector. `packages` is where that lies.
+    pub(crate) fn traced(collector: &str, packages: &Path) -> Self {
+        let folder = tempfile::Builder::new().prefix("vestibule-django-").tempdir().unwrap();
+        let mut command = server(&folder, "gunicorn");
+        let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/traces");
+        command.env("PYTHONPATH", std::env::join_paths([packages, &own]).unwrap());
+        command.envs([("OTEL_SERVICE_NAME", "django"), ("OTEL_EXPORTER_OTLP_ENDPOINT", collector)]);
+        command.args(["traced", "--workers", "1", "--bind", "127.0.0.1:0"]);
+        let (child, log) = spawn(command);
+        let upstream =
+            log.wait("gunicorn's address", |line| address(line, "Listening at: http://")).to_string();
+        Self { child, log, upstream, _folder: folder }
+    }
+
     /// uvicorn, with the WebSocket.
     pub(crate) fn uvicorn() -> Self {
         let folder = tempfile::Builder::new().prefix("vestibule-django-").tempdir().unwrap();

@@ -10,6 +10,7 @@ mod ports;
 mod proxy;
 mod site;
 mod source;
+mod trace;
 
 pub use acme::*;
 pub use answer::*;
@@ -20,6 +21,7 @@ pub use ports::*;
 pub use proxy::*;
 pub use site::*;
 pub use source::*;
+pub use trace::*;
 
 use crate::addr::Source;
 
@@ -52,6 +54,8 @@ pub struct Config {
     pub log: Log,
     /// `[admin]`
     pub admin: Admin,
+    /// `[trace]`; None when the table is missing: nothing is exported.
+    pub trace: Option<Tracing>,
     /// `[process]`
     pub process: Process,
 }

@@ -44,6 +44,7 @@ fn value(key: &Key) -> Value {
         Kind::Text(_) | Kind::Path => json!({ "type": "string" }),
         Kind::Flag => json!({ "type": "boolean" }),
         Kind::Whole(least, most) => json!({ "type": "integer", "minimum": least, "maximum": most }),
+        Kind::Fraction => json!({ "type": "number", "minimum": 0, "maximum": 1 }),
         Kind::Duration(..) => json!({ "type": "string", "pattern": "^[0-9]+(ms|s|m|h|d)$" }),
         Kind::Size(..) => json!({ "type": "string", "pattern": "^[0-9]+(B|KiB|MiB|GiB|TiB)$" }),
         Kind::Choice(words) => json!({ "enum": words }),
@@ -80,6 +81,9 @@ fn types(forms: &str) -> Vec<&'static str> {
 }
 
 fn default(kind: &Kind, typed: &str) -> Value {
+    if let (Kind::Fraction, Ok(number)) = (kind, typed.parse::<f64>()) {
+        return json!(number);
+    }
     match (kind, typed.parse::<u64>()) {
         (Kind::Flag | Kind::Either(_), _) if matches!(typed, "true" | "false") => json!(typed == "true"),
         (Kind::Whole(..), Ok(number)) => json!(number),

@@ -41,6 +41,8 @@ pub enum Kind {
     Flag,
     /// A whole number within bounds.
     Whole(u64, u64),
+    /// A number from 0 to 1.
+    Fraction,
     /// A duration within bounds.
     Duration(&'static str, &'static str),
     /// A size within bounds.
@@ -89,6 +91,7 @@ impl Kind {
             Self::Path => "a path, as in \"/etc/vestibule/clients.pem\"".into(),
             Self::Flag => "true or false".into(),
             Self::Whole(..) => "a whole number".into(),
+            Self::Fraction => "a number from 0 to 1, as in 0.1".into(),
             Self::Duration(..) => "a duration, as in \"30s\"".into(),
             Self::Size(..) => "a size, as in \"64MiB\"".into(),
             Self::Choice(words) => choice(words),
@@ -119,6 +122,7 @@ pub(super) static SECRETS: &[&[&str]] = &[
     &["acme", "dns", "token"],
     &["store", "url"],
     &["store", "key"],
+    &["trace", "headers"],
 ];
 
 #[cfg(test)]

@@ -104,7 +104,7 @@ fn webhook(value: &Value<'_>, home: &Home<'_>) -> Option<Webhook> {
     Some(Webhook::Url(text.to_owned()))
 }
 
-fn is_token(part: &str) -> bool {
+pub(super) fn is_token(part: &str) -> bool {
     let has = |kind: fn(&char) -> bool| part.chars().any(|c| kind(&c));
     part.len() >= TOKEN && has(char::is_ascii_digit) && has(char::is_ascii_alphabetic) && !part.contains('.')
 }

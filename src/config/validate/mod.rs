@@ -20,6 +20,7 @@ mod secrets;
 mod site;
 mod sources;
 mod target;
+mod trace;
 
 pub(super) use secrets::report as report_secrets;
 pub(crate) use sources::read_again as read_source;
@@ -56,6 +57,7 @@ pub(super) fn config(root: &Table<'_>, file: &Path) -> Config {
         limits,
         log: edge::log(root),
         admin,
+        trace: trace::read(root, &home),
         process: edge::process(root),
         rows,
         host_rows,

@@ -22,6 +22,7 @@ pub use self::writer::Destination;
 use self::writer::{Message, Writer};
 use crate::config::model::LogFormat;
 use crate::observe::recent::{Recent, Recorder};
+use crate::observe::spans::Spans;
 
 /// The access log. Clones are handles of the same one; the writer thread ends with the last of them and of their
 /// sinks.
@@ -30,6 +31,7 @@ pub struct Access {
     shared: Arc<Shared>,
     to_writer: Sender<Message>,
     recent: Recent,
+    spans: Spans,
 }
 
 impl Access {
@@ -43,12 +45,17 @@ impl Access {
         shared.set_form(destination.form());
         let writer = Writer::new(destination, Arc::clone(&shared), messages);
         std::thread::Builder::new().name("access-log".into()).spawn(move || writer.run())?;
-        Ok(Self { shared, to_writer, recent: Recent::default() })
+        Ok(Self { shared, to_writer, recent: Recent::default(), spans: Spans::default() })
     }
 
     /// The latest requests, whether lines of them are written or not.
     pub fn recent(&self) -> &Recent {
         &self.recent
+    }
+
+    /// The spans of sampled traces, whether lines are written or not.
+    pub fn spans(&self) -> &Spans {
+        &self.spans
     }
 
     /// A worker's own way in.
@@ -116,6 +123,11 @@ impl Sink {
             drop(pending);
             self.send_lines();
         }
+    }
+
+    /// Where spans of sampled traces are left.
+    pub fn spans(&self) -> &Spans {
+        &self.access.spans
     }
 
     /// Hands on what is in the buffers; drops and counts lines where the writer is too far behind.

@@ -1,8 +1,8 @@
 //! The edge as a whole.
 
 use super::{
-    BODY, Choice, Duration, Either, Is, Nothing, PATIENCE, Path, Size, Sources, Table, Text, Texts, Whole,
-    Wrong, key,
+    BODY, Choice, Duration, Either, Fraction, Is, Kind, Nothing, PATIENCE, Path, SECRET, Size, Sources,
+    Table, Text, Texts, Whole, Wrong, key,
 };
 
 /// `[tls]`
@@ -110,6 +110,33 @@ pub static ADMIN: Table = Table {
             Texts("edge.internal.example.com"),
             Nothing,
             "Names that it may be asked by, besides addresses and localhost: a browser can be lured by any other",
+        ),
+    ],
+};
+
+/// `[trace]`
+pub static TRACE: Table = Table {
+    header: "[trace]",
+    doc: "Where spans of sampled traces are sent: an OpenTelemetry collector, or what speaks its protocol (OTLP over HTTP)",
+    keys: &[
+        key(
+            "endpoint",
+            Text("http://collector:4318"),
+            Wrong,
+            "A collector's URL, to which /v1/traces is appended",
+        ),
+        key(
+            "headers",
+            Kind::Table(&SECRET),
+            Nothing,
+            "Header fields for it, as OTEL_EXPORTER_OTLP_HEADERS has them: authorization=Bearer%20…,x-scope-orgid=1",
+        ),
+        key("service", Text("vestibule"), Is("vestibule"), "What the edge is called there (service.name)"),
+        key(
+            "sample",
+            Fraction,
+            Is("1"),
+            "How many of the traces that begin at the edge are sampled; for others, whoever began them has decided",
         ),
     ],
 };

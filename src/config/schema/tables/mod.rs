@@ -12,7 +12,7 @@ pub use site::*;
 
 use super::Absent::{Is, Nothing, Wrong};
 use super::Kind::{
-    Choice, Duration, Either, Flag, Later, Map, Path, Size, Sources, Tables, Text, Texts, Whole,
+    Choice, Duration, Either, Flag, Fraction, Later, Map, Path, Size, Sources, Tables, Text, Texts, Whole,
 };
 use super::{Absent, Key, Kind, Table};
 
@@ -44,6 +44,7 @@ pub static TABLES: &[&Table] = &[
     &LIMITS,
     &LOG,
     &ADMIN,
+    &TRACE,
     &PROCESS,
     &SECRET,
 ];
@@ -78,6 +79,7 @@ pub static ROOT: Table = Table {
         key("limits", Kind::Table(&LIMITS), Nothing, "What a client may use up"),
         key("log", Kind::Table(&LOG), Nothing, "The log and the access lines"),
         key("admin", Kind::Table(&ADMIN), Nothing, "What the commands talk to"),
+        key("trace", Kind::Table(&TRACE), Nothing, "Where spans of sampled traces are sent"),
         key("process", Kind::Table(&PROCESS), Nothing, "The process itself"),
     ],
 };
