@@ -214,10 +214,12 @@ fn a_burst_is_served_while_nobody_takes_its_spans() {
     edge.write_config(&config(&upstream, "pass", &collector.url, ""));
     assert!(edge.reload());
     let mut taken = 0;
-    while taken + counted(&edge, "dropped") < 3000 {
+    // On a slow machine the first batch may have been given up by now.
+    let lost = |edge: &Edge| counted(edge, "dropped") + counted(edge, "failed");
+    while taken + lost(&edge) < 3000 {
         taken += spans(&collector.next().1).len();
     }
-    assert!(counted(&edge, "dropped") >= 3000 - 2048 - 512);
+    assert!(lost(&edge) >= 3000 - 2048 - 512);
     wait_for(&edge, &format!("vestibule_trace_spans_total{{outcome=\"exported\"}} {taken}"));
     collector.rest();
     burst(&edge, 600);
