@@ -14,7 +14,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "side-by-side"))
 
-import bench  # noqa: E402
+import material  # noqa: E402
 from peers import WORK, Backend, command, fill, free_port  # noqa: E402
 
 BASELINE = HERE / "baseline.json"
@@ -35,8 +35,7 @@ def main():
     parser.add_argument("--keep", action="store_true", help="write what is counted into baseline.json")
     asked = parser.parse_args()
     WORK.mkdir(parents=True, exist_ok=True)
-    bench.make_bodies()
-    bench.make_certificate()
+    material.make()
     counted = count(asked.edge)
     if asked.keep:
         BASELINE.write_text(json.dumps(counted, indent=1) + "\n")
@@ -51,7 +50,7 @@ def main():
 def count(edge):
     """Every row's instructions a request."""
     backend, port, out = Backend(), free_port(), WORK / "callgrind.out"
-    config = fill("vestibule.toml", "instructions.toml", backend=backend.port, port=port, name="instructions")
+    config = fill(HERE / "vestibule.toml", "instructions.toml", backend=backend.port, port=port)
     for old in WORK.glob("callgrind.out*"):
         old.unlink()
     line = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", edge, "serve", "--config", config]
@@ -79,7 +78,7 @@ def row(program, port, out, turn, path, requests, options):
 
 def load(port, path, requests, options):
     options = [f"-c{min(requests, int(option[2:]))}" if option.startswith("-c") else option for option in options]
-    target = [f"--connect-to=127.0.0.1:{port}", f"https://{bench.HOST}:{port}/{path}"]
+    target = [f"--connect-to=127.0.0.1:{port}", f"https://{material.HOST}:{port}/{path}"]
     cipher = "--tls13-ciphers=TLS_AES_128_GCM_SHA256"
     told = subprocess.run(
         command("usr/bin/h2load", f"-n{requests}", *options, cipher, *target), capture_output=True, text=True
