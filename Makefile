@@ -23,7 +23,7 @@ deb:             ## build/deb/vestibule_VERSION_ARCH.deb: the release binary, un
 test-packages:   ## lintian, the unit's hardening, and the package's life in a clean Debian (root)
 	@scripts/test-packages
 
-bench:           ## beside current nginx: processor time a request, memory, latency (ROUNDS=5 PEERS=nginx|all ROWS=static EDGE=binary)
+bench:           ## beside current nginx and HAProxy: processor time a request, latency, memory, many sites, many connections (ROUNDS=5 PEERS=nginx,haproxy|all ROWS=static PARTS=sites EDGE=binary)
 	@scripts/bench
 
 bench-django:    ## before a real Django, beside nginx: slow clients, retiring workers, deploys, addresses that move, events, a gibibyte (ONLY=shield EDGE=binary)
