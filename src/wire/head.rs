@@ -19,6 +19,8 @@ pub const MAX_LINES: usize = 128;
 
 /// As many lines as a browser or Django sends, most often: what is there from the start need not grow.
 const USUAL_LINES: usize = 20;
+/// What lines are added to a head, most often, in octets: a date, a cookie.
+const USUAL_ADDITIONS: usize = 128;
 
 /// Offsets into a head's text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -207,6 +209,7 @@ impl Head {
     fn begin(&mut self, text: &[u8]) -> Result<Span, BadHead> {
         self.clear();
         self.lines.reserve(USUAL_LINES);
+        self.text.reserve(text.len() + USUAL_ADDITIONS);
         self.text.extend_from_slice(text);
         let end = line_end(&self.text, 0)?;
         Ok(Span { start: 0, end: offset(end) })

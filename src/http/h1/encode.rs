@@ -9,6 +9,9 @@ use crate::upstream::{Answer, Io};
 use crate::wire::Head;
 use crate::wire::chunked::size_line;
 
+/// What a usual head takes, in octets: there from the start, it grows once and not five times.
+const USUAL_HEAD: usize = 512;
+
 /// An answer's body on its way, framed.
 pub(super) struct Encoder {
     pub(super) payload: Payload,
@@ -43,6 +46,7 @@ impl Encoder {
             (None, _) => Framing::Chunked,
         };
         let keep = keep && framing != Framing::Close;
+        out.reserve(USUAL_HEAD);
         status_line(out, response.status);
         fields(out, &response.head);
         let (payload, tunnel) = match response.payload {
