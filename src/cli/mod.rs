@@ -117,7 +117,7 @@ enum Command {
     Reload(RunningEdge),
     /// Show the running edge: its process, its ports, its connections, its sites, its upstreams
     Status {
-        /// List the open connections instead, the oldest first, a thousand at most
+        /// List this process's open connections instead, the oldest first, a thousand at most
         #[arg(long)]
         connections: bool,
         #[command(flatten)]

@@ -79,6 +79,9 @@ impl Link {
         let mut standing = self.standing.borrow_mut();
         if !self.worker.lobby.live.is_current(&standing.snapshot) {
             *standing = Rc::new(Standing::of(&self.worker, self.bind, self.peer, self.tls.as_ref())?);
+            if let Some(site) = &standing.site {
+                self.seat.is_for(site.series);
+            }
         }
         Ok(Rc::clone(&standing))
     }

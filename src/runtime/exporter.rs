@@ -1,6 +1,7 @@
 //! Spans to a collector, by OTLP over HTTP: in batches, beside all that serves. What the collector has no time for is tried
 //! again, what it refuses is counted, and no request waits for either.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ const ANSWER: Duration = Duration::from_secs(10);
 const PAUSES: [u64; 5] = [1, 2, 4, 8, 16];
 /// The longest wait that it may ask for.
 const LONGEST_PAUSE: Duration = Duration::from_hours(1);
-/// The log is told of trouble so often.
+/// The log is told of each kind of trouble so often.
 const QUIET: Duration = Duration::from_mins(1);
 /// The most of a collector's own words that the log shows, in characters.
 const MAX_WORDS: usize = 200;
@@ -53,7 +54,7 @@ impl Exporter {
             leaving: false,
             collector: None,
             dropped: 0,
-            told: None,
+            told: HashMap::new(),
         };
         let exporter = Self { spans: spans.clone(), changed, leave, task: spawn_local(work.run()) };
         exporter.obey(&live.load());
@@ -86,7 +87,8 @@ struct Work {
     collector: Option<Collector>,
     /// How many spans had found no room when the log was told last.
     dropped: u64,
-    told: Option<Instant>,
+    /// When the log was told what.
+    told: HashMap<&'static str, Instant>,
 }
 
 /// Where spans go by one configuration.
@@ -117,7 +119,7 @@ enum Again {
 #[serde(default, rename_all = "camelCase")]
 struct Said {
     partial_success: Option<Partial>,
-    message: String,
+    message: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -125,7 +127,7 @@ struct Said {
 struct Partial {
     /// A number, which JSON has as text where it may be large.
     rejected_spans: Value,
-    error_message: String,
+    error_message: Option<String>,
 }
 
 impl Work {
@@ -156,13 +158,18 @@ impl Work {
             let next = if self.leaving { None } else { pauses.next() };
             let pause = match (next, untaken.again) {
                 (Some(pause), Again::Soon) => jittered(Duration::from_secs(pause)),
-                (Some(_), Again::After(asked)) => asked.min(LONGEST_PAUSE),
+                // A collector that asks for no wait would be asked five times at once.
+                (Some(pause), Again::After(asked)) => {
+                    asked.max(jittered(Duration::from_secs(pause))).min(LONGEST_PAUSE)
+                }
                 (None, _) | (_, Again::No) => {
                     self.spans.count(Outcome::Failed, count);
-                    return self.tell(&untaken.why, "spans were not exported, and are lost");
+                    self.tell(&untaken.why, "spans were not exported, and are lost");
+                    return;
                 }
             };
-            self.tell(&untaken.why, "spans cannot be exported just now; tried again");
+            let why = format!("{}; again in {} s", untaken.why, pause.as_secs().max(1));
+            self.tell(&why, "spans cannot be exported just now; tried again");
             self.wait(pause).await;
         }
     }
@@ -185,6 +192,8 @@ impl Work {
         let snapshot = self.live.load();
         let Some(tracing) = &snapshot.config.trace else {
             self.spans.count(Outcome::Dropped, count);
+            // By the configuration, and not for want of room.
+            self.dropped += count as u64;
             return None;
         };
         let body = encode(batch, &tracing.service, snapshot.table.labels()).into();
@@ -222,20 +231,22 @@ impl Work {
         let dropped = self.spans.sum(Outcome::Dropped);
         if dropped > self.dropped && self.live.load().config.trace.is_some() {
             let why = format!("{} more than the queue holds", dropped - self.dropped);
-            self.tell(&why, "spans come faster than they can be exported, and some were dropped");
+            if self.tell(&why, "spans come faster than they can be exported, and some were dropped") {
+                self.dropped = dropped;
+            }
         }
     }
 
-    /// Tells the log, once in a while.
-    fn tell(&mut self, why: &str, message: &'static str) {
-        if self.told.is_some_and(|told| told.elapsed() < QUIET) {
-            return;
+    /// Tells the log, once in a while; false where it was told a moment ago.
+    fn tell(&mut self, why: &str, message: &'static str) -> bool {
+        if self.told.get(message).is_some_and(|told| told.elapsed() < QUIET) {
+            return false;
         }
-        self.told = Some(Instant::now());
-        self.dropped = self.spans.sum(Outcome::Dropped);
+        self.told.insert(message, Instant::now());
         let url = self.collector.as_ref().map(|collector| &*collector.tracing.url);
-        let (dropped, failed) = (self.dropped, self.spans.sum(Outcome::Failed));
+        let (dropped, failed) = (self.spans.sum(Outcome::Dropped), self.spans.sum(Outcome::Failed));
         tracing::warn!(url, why, dropped, failed, "{message}");
+        true
     }
 }
 
@@ -270,7 +281,7 @@ fn judge(answer: &Response<Bytes>) -> Result<(usize, String), Untaken> {
         let refused = &partial.rejected_spans;
         let refused = refused.as_str().map_or_else(|| refused.as_u64(), |number| number.parse().ok());
         let refused = usize::try_from(refused.unwrap_or_default()).unwrap_or(usize::MAX);
-        return Ok((refused, one_line(&partial.error_message, MAX_WORDS)));
+        return Ok((refused, one_line(&partial.error_message.unwrap_or_default(), MAX_WORDS)));
     }
     let passing = matches!(
         status,
@@ -279,7 +290,7 @@ fn judge(answer: &Response<Bytes>) -> Result<(usize, String), Untaken> {
             | StatusCode::SERVICE_UNAVAILABLE
             | StatusCode::GATEWAY_TIMEOUT
     );
-    let why = format!("it answered {status} {}", one_line(&said.message, MAX_WORDS));
+    let why = format!("it answered {status} {}", one_line(&said.message.unwrap_or_default(), MAX_WORDS));
     let asked = answer.headers().get(RETRY_AFTER).and_then(retry_after);
     let again = if passing { asked.map_or(Again::Soon, Again::After) } else { Again::No };
     Err(Untaken { why: why.trim_end().to_owned(), again })
@@ -308,6 +319,7 @@ mod tests {
             ("{\"partialSuccess\":null}", 0),
             ("{\"partialSuccess\":{\"rejectedSpans\":\"3\"}}", 3),
             ("{\"partialSuccess\":{\"rejectedSpans\":4}}", 4),
+            ("{\"partialSuccess\":{\"rejectedSpans\":\"5\",\"errorMessage\":null}}", 5),
             ("{\"partialSuccess\":{\"rejectedSpans\":-1}}", 0),
         ] {
             let judged = judge(&answer(200, "1", body)).ok();

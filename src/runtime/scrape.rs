@@ -150,7 +150,7 @@ impl Scraped {
         text.sample(&[], self.access.dropped());
         text.counter(
             "vestibule_trace_spans_total",
-            "Spans of sampled traces, by what became of them: exported, dropped for want of room, failed at the collector",
+            "Spans of sampled traces, by what became of them: exported, dropped unsent, failed at the collector",
         );
         for (outcome, count) in self.access.spans().sums() {
             text.sample(&[("outcome", outcome)], count);

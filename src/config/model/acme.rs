@@ -110,7 +110,13 @@ pub fn is_web_url(text: &str) -> bool {
     let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
     let host = rest.and_then(|rest| rest.split(['/', '?', '#']).next());
     let plain = text.chars().all(|c| c.is_ascii_graphic()) && !text.contains('#');
-    plain && host.is_some_and(|host| !host.is_empty() && !host.starts_with(':') && !host.contains('@'))
+    let named = host.is_some_and(|host| !host.is_empty() && !host.starts_with(':') && !host.contains('@'));
+    plain && named && text.parse::<http::Uri>().is_ok_and(|url| url.authority().is_some_and(has_whole_port))
+}
+
+/// Whether what stands behind the host, if anything does, is a port.
+fn has_whole_port(authority: &http::uri::Authority) -> bool {
+    authority.as_str() == authority.host() || authority.port_u16().is_some()
 }
 
 /// A CA that speaks ACME (RFC 8555).

@@ -32,9 +32,10 @@ impl Tracing {
     /// Reads the header fields, now. The error says what to do, and shows nothing of them.
     pub fn read_headers(&self) -> Result<Vec<(HeaderName, HeaderValue)>, String> {
         let Some(secret) = &self.headers else { return Ok(Vec::new()) };
-        let text = String::from_utf8(secret.read()?).unwrap_or_default();
+        let text = String::from_utf8(secret.read()?).map_err(|_| malformed())?;
         let items = text.split([',', '\n']).map(str::trim).filter(|item| !item.is_empty());
-        items.map(|item| field(item).ok_or_else(malformed)).collect()
+        let fields: Vec<_> = items.map(|item| field(item).ok_or_else(malformed)).collect::<Result<_, _>>()?;
+        if fields.is_empty() { Err(malformed()) } else { Ok(fields) }
     }
 }
 
@@ -82,7 +83,7 @@ mod tests {
         for (text, expected) in [
             ("Authorization=Basic dTpw=", Some(vec![("authorization", "Basic dTpw=")])),
             ("a=b%20c, x-b = 1%\n", Some(vec![("a", "b c"), ("x-b", "1%")])),
-            ("", Some(vec![])),
+            ("\n", None),
             ("authorization", None),
             ("a b=c", None),
             ("a=b%0ac", None),
@@ -98,6 +99,8 @@ mod tests {
             });
             assert_eq!(read.ok(), expected, "{text}");
         }
+        std::fs::write(&path, b"a=B\xfcr").unwrap();
+        assert!(tracing.read_headers().is_err());
         let error = {
             std::fs::write(&path, "hunter2").unwrap();
             tracing.read_headers().unwrap_err()

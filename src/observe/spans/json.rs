@@ -41,6 +41,8 @@ pub fn encode(batch: &[Seen], service: &str, labels: &Labels) -> Vec<u8> {
 fn server<'a>(seen: &'a Seen, labels: &'a Labels) -> Span<'a> {
     let method = method(&seen.method);
     let (_, route) = labels.names(seen.series);
+    // An exact route is marked where routes are listed.
+    let route = route.strip_prefix("= ").unwrap_or(route);
     let failed = seen.status >= 500 || seen.status == 0;
     let mut attributes = vec![
         text("http.request.method", method),

@@ -105,7 +105,7 @@ impl Seen {
             time: line.time,
             total: line.total,
             client: line.client,
-            method: line.method.to_owned(),
+            method: text(line.method.as_bytes()),
             host: text(line.host),
             path: text(line.path.split(|octet| *octet == b'?').next().unwrap_or_default()),
             protocol: line.protocol,
@@ -142,5 +142,7 @@ impl Default for Try {
 }
 
 fn text(octets: &[u8]) -> String {
-    String::from_utf8_lossy(octets.get(..TEXT).unwrap_or(octets)).into_owned()
+    let Some(first) = octets.get(..TEXT) else { return String::from_utf8_lossy(octets).into_owned() };
+    // A character may have been cut in two.
+    String::from_utf8_lossy(first).trim_end_matches(char::REPLACEMENT_CHARACTER).to_owned()
 }
