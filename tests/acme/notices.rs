@@ -1,7 +1,7 @@
 //! A program and a URL that are told what becomes of certificates.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufReader, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -14,8 +14,8 @@ use time::OffsetDateTime;
 use super::pebble::{Options, Pebble};
 use super::proxy::{Fault, NEW_ORDER};
 use super::{NAME, alter, certs, config, said, wait_for_handshake};
-use crate::support::PATIENCE;
 use crate::support::edge::{Edge, run};
+use crate::support::{PATIENCE, post};
 
 /// Where posts arrive, answered with these statuses in turn, the last one for ever.
 struct Receiving {
@@ -34,7 +34,7 @@ impl Receiving {
             for stream in listener.incoming() {
                 status = *statuses.next().unwrap_or(&status);
                 let mut stream = BufReader::new(stream.unwrap());
-                let (head, body) = read(&mut stream);
+                let (head, body) = post::read(&mut stream);
                 write!(
                     stream.get_mut(),
                     "HTTP/1.1 {status} X\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
@@ -52,25 +52,6 @@ impl Receiving {
     fn next(&self) -> (String, Value) {
         self.posts.recv_timeout(PATIENCE).expect("a post")
     }
-}
-
-/// A request's head and its body.
-fn read(stream: &mut impl BufRead) -> (String, Vec<u8>) {
-    let (mut head, mut length) = (String::new(), 0);
-    loop {
-        let mut line = String::new();
-        stream.read_line(&mut line).unwrap();
-        if line.trim().is_empty() {
-            break;
-        }
-        if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
-            length = value.trim().parse().unwrap();
-        }
-        head += &line;
-    }
-    let mut body = vec![0; length];
-    stream.read_exact(&mut body).unwrap();
-    (head, body)
 }
 
 /// A hook that writes down its arguments and its input, and the key of `[acme]` that names it.

@@ -8,6 +8,7 @@ pub(crate) mod edge;
 pub(crate) mod h2client;
 pub(crate) mod h2raw;
 pub(crate) mod lines;
+pub(crate) mod post;
 pub(crate) mod shared;
 pub(crate) mod upstream;
 pub(crate) mod websocket;

@@ -1,13 +1,13 @@
 //! A collector that says what a test wants it to say.
 
-use std::io::{BufRead, BufReader, Write as _};
+use std::io::{BufReader, Write as _};
 use std::net::TcpListener;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::PATIENCE;
+use crate::support::{PATIENCE, post};
 
 /// What it says to a batch.
 #[derive(Clone, Copy)]
@@ -38,7 +38,7 @@ impl Collector {
             let (mut last, mut open) = (Says::TAKEN, Vec::new());
             for stream in listener.incoming() {
                 let mut stream = BufReader::new(stream.unwrap());
-                let (head, body) = read(&mut stream);
+                let (head, body) = post::read(&mut stream);
                 last = says.next().unwrap_or(last);
                 match last {
                     Says::Answer(status, fields, body) => {
@@ -73,25 +73,6 @@ impl Collector {
     pub(super) fn is_done(&self) -> bool {
         self.batches.recv_timeout(Duration::ZERO).is_err()
     }
-}
-
-/// A request's head and its body.
-fn read(stream: &mut impl BufRead) -> (String, Vec<u8>) {
-    let (mut head, mut length) = (String::new(), 0);
-    loop {
-        let mut line = String::new();
-        stream.read_line(&mut line).unwrap();
-        if line.trim().is_empty() {
-            break;
-        }
-        if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
-            length = value.trim().parse().unwrap();
-        }
-        head += &line;
-    }
-    let mut body = vec![0; length];
-    stream.read_exact(&mut body).unwrap();
-    (head, body)
 }
 
 /// The spans of a batch.
