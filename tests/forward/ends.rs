@@ -86,7 +86,7 @@ fn a_target_is_told_who_the_client_is() {
     let target = Target::new();
     let edge = Edge::start(&target.row(", send_proxy = \"v1\""));
     let (client, heard) = introduced(&edge, &target, b"");
-    let (from, to) = (client.local_addr().unwrap(), client.peer_addr().unwrap());
+    let (from, to) = (client.local_addr().unwrap(), edge.address(ROW));
     let expected = format!("PROXY TCP4 {} {} {} {}\r\nhello", from.ip(), to.ip(), from.port(), to.port());
     assert_eq!(String::from_utf8_lossy(&heard), expected);
     let edge = Edge::start(&target.row(", send_proxy = \"v2\""));
