@@ -38,6 +38,20 @@ fn descriptors_that_run_out_stop_nobody_for_long() {
     edge.wait_until_no_client();
 }
 
+/// A reload that waits for a disk keeps nobody from having the edge leave. A pipe that nobody writes to is such a disk.
+#[test]
+fn term_is_heard_while_a_reload_waits_for_a_file() {
+    let mut edge = Edge::start(&config(&Upstream::echo()));
+    let file = edge.folder().join("vestibule.toml");
+    fs::remove_file(&file).unwrap();
+    nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRUSR | nix::sys::stat::Mode::S_IWUSR).unwrap();
+    edge.signal(Signal::SIGHUP);
+    // Can be opened as soon as it is read.
+    let _held = fs::File::options().write(true).open(&file).unwrap();
+    edge.signal(Signal::SIGTERM);
+    assert!(edge.wait().success());
+}
+
 /// A reload that needs a port which somebody else has changes nothing, and names it.
 #[test]
 fn a_reload_onto_a_taken_port_is_refused_as_a_whole() {

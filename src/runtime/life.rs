@@ -9,7 +9,7 @@ use super::drain::{self, Drained};
 use super::handover::Successor;
 use super::notify::Notifier;
 use super::server::{Edge, RunError, system};
-use super::signals::{Signals, Told};
+use super::signals::{Others, Signals, Told};
 use super::workers::Workers;
 use crate::admin::{Ask, Reloaded};
 
@@ -25,7 +25,13 @@ impl Edge {
     ) -> Result<(), RunError> {
         self.notifier.ready(self.summary());
         loop {
-            let successor = self.serve(&mut signals, &mut asks).await?;
+            // A file that cannot be read to its end, on a disk that hangs, keeps nobody from having it leave.
+            let Signals { leave, others } = &mut signals;
+            let successor = tokio::select! {
+                biased;
+                () = leave.told() => None,
+                successor = self.serve(others, &mut asks) => successor?,
+            };
             match &successor {
                 Some(successor) => self.step_back(successor).await,
                 None => self.leave(),
@@ -37,10 +43,10 @@ impl Edge {
         }
     }
 
-    /// Obeys until it is told to leave, or until a process is ready to take over.
+    /// Obeys until a process is ready to take over.
     async fn serve(
         &mut self,
-        signals: &mut Signals,
+        signals: &mut Others,
         asks: &mut mpsc::Receiver<Ask>,
     ) -> Result<Option<Successor>, RunError> {
         let mut ticks = tokio::time::interval(SOURCES);
