@@ -20,4 +20,4 @@ mod validate;
 
 pub use load::{Loaded, load, parse};
 pub(crate) use units::{duration as read_duration, show_duration, show_size};
-pub(crate) use validate::read_source;
+pub(crate) use validate::{read_bounded, read_source};

@@ -1,13 +1,13 @@
 //! Pages of a site's own for what the edge itself answers: read once, when a configuration is put to use.
 
-use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 
+use crate::config;
 use crate::config::model::{Errors, Occasion, PageFile, Place};
 use crate::files;
 
@@ -99,19 +99,17 @@ impl Page {
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let mut text = Vec::new();
-    File::open(path)?.take(MAX_PAGE + 1).read_to_end(&mut text)?;
-    match text.len() as u64 {
-        0 => Err(io::Error::new(io::ErrorKind::InvalidData, "it is empty")),
-        size if size > MAX_PAGE => Err(io::Error::new(io::ErrorKind::FileTooLarge, "larger than 1 MiB")),
-        _ => Ok(text),
+    let text = config::read_bounded(path, MAX_PAGE)?;
+    if text.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is empty"));
     }
+    Ok(text)
 }
 
 fn help(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::PermissionDenied => "let the user that the edge runs as read it",
-        io::ErrorKind::IsADirectory => "name a file in it",
+        io::ErrorKind::InvalidInput => "name the page itself",
         io::ErrorKind::FileTooLarge => "leave pictures out: it is kept in memory",
         _ => "",
     }

@@ -170,7 +170,7 @@ pub fn fits(chain: &[u8], key: &[u8], names: &[HostPattern]) -> Result<(), Strin
 /// The certificates of a PEM file; at least one.
 pub(super) fn read_chain(bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, Finding> {
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(bytes).collect();
-    let chain = chain.map_err(|error| Finding::new(format!("not a PEM file: {error}")))?;
+    let chain = chain.map_err(|error| Finding::new(format!("not a PEM file: {}", told(&error))))?;
     if chain.is_empty() { Err(empty_chain()) } else { Ok(chain) }
 }
 
@@ -182,16 +182,27 @@ fn empty_chain() -> Finding {
 
 fn read_key(bytes: &[u8]) -> Result<PrivateKeyDer<'static>, Finding> {
     PrivateKeyDer::from_pem_slice(bytes).map_err(|error| match error {
-        pem::Error::NoItemsFound if is_encrypted(bytes) => Finding::key("the private key is encrypted")
+        _ if is_encrypted(bytes) => Finding::key("the private key is encrypted")
             .help("decrypt it with: openssl pkey -in FILE -out NEW; and keep the new file 0600"),
         pem::Error::NoItemsFound => Finding::key("no private key in it")
             .help("a PEM file with -----BEGIN PRIVATE KEY----- is needed; from DER: openssl pkey -inform der -in FILE"),
-        error => Finding::key(format!("the private key does not parse: {error}")),
+        error => Finding::key(format!("the private key does not parse: {}", told(&error))),
     })
 }
 
+/// As PKCS #8 says it (RFC 7468 section 11), or as the older PEM does (RFC 1421 section 4.6.1.1).
 fn is_encrypted(bytes: &[u8]) -> bool {
-    memchr::memmem::find(bytes, b"-----BEGIN ENCRYPTED PRIVATE KEY-----").is_some()
+    let marks: [&[u8]; 2] = [b"-----BEGIN ENCRYPTED PRIVATE KEY-----", b"Proc-Type: 4,ENCRYPTED"];
+    marks.iter().any(|mark| memchr::memmem::find(bytes, mark).is_some())
+}
+
+/// What is wrong with a PEM file; the error itself lists its octets as numbers.
+fn told(error: &pem::Error) -> String {
+    match error {
+        pem::Error::MissingSectionEnd { .. } => "it ends before its -----END line".into(),
+        pem::Error::IllegalSectionStart { .. } => "a -----BEGIN line is broken".into(),
+        error => error.to_string(),
+    }
 }
 
 fn parse<'a>(chain: &'a [CertificateDer<'_>]) -> Result<Vec<X509Certificate<'a>>, Finding> {

@@ -15,9 +15,12 @@ use super::policy::{Policy, Shared};
 use super::record::StoreError;
 use super::site::TlsProblem;
 use super::slots::{Served, Slots};
+use crate::config;
 use crate::config::model::{Certificate, Place, Site, TlsVersion};
 use crate::name::HostPattern;
 
+/// The largest file of certificates in octets.
+const MAX_FILE: u64 = 16 << 20;
 /// How long to wait after a renewal that failed.
 pub(super) const RETRY: Duration = Duration::minutes(10);
 
@@ -97,7 +100,7 @@ impl Recipe {
     fn policy(&self) -> Result<Arc<Policy>, TlsProblem> {
         let Some((path, place)) = &self.client_ca else { return Ok(self.shared.open()) };
         let problem = |finding| problem(place, Some(path), finding);
-        let bytes = fs::read(path).map_err(|error| problem(unreadable(&error)))?;
+        let bytes = config::read_bounded(path, MAX_FILE).map_err(|error| problem(unreadable(&error)))?;
         let roots = check::read_chain(&bytes).map_err(problem)?;
         self.shared.closed(roots).map_err(|error| problem(Finding::new(format!("not a CA: {error}"))))
     }
@@ -138,7 +141,8 @@ impl Recipe {
 
     fn read(&self, cert: &Path, key: &Path, provider: &CryptoProvider) -> Result<Checked, Vec<TlsProblem>> {
         let read = |path: &Path| {
-            fs::read(path).map_err(|error| problem(&self.place, Some(path), unreadable(&error)))
+            config::read_bounded(path, MAX_FILE)
+                .map_err(|error| problem(&self.place, Some(path), unreadable(&error)))
         };
         let (chain_bytes, key_bytes) = match (read(cert), read(key)) {
             (Ok(chain), Ok(key)) => (chain, key),

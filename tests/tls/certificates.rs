@@ -61,6 +61,14 @@ fn each_mistake_has_its_message() {
             "key.pem: the private key is encrypted (decrypt it with: openssl pkey",
         ),
         (
+            problem_of(&good.cert, OLD_ENCRYPTED),
+            "key.pem: the private key is encrypted (decrypt it with: openssl pkey",
+        ),
+        (
+            problem_of(&good.cert[..200], &good.key),
+            "cert.pem: not a PEM file: it ends before its -----END line",
+        ),
+        (
             problem_of(&good.cert, "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"),
             "key.pem: a private key that cannot be used",
         ),
@@ -84,6 +92,25 @@ fn each_mistake_has_its_message() {
     for (found, expected) in cases {
         assert!(found.starts_with(expected), "expected: {expected}\n   found: {found}");
     }
+}
+
+/// As `openssl ec -aes128` writes it.
+const OLD_ENCRYPTED: &str = "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nAAAA\n\
+                             -----END EC PRIVATE KEY-----\n";
+
+/// Opening a pipe would wait for its writer, and a device never ends.
+#[test]
+fn what_is_no_file_is_refused_unread() {
+    let (ca, dir) = (Ca::new("root"), TempDir::new().unwrap());
+    let site = site(&["a.test"], &ca.server(&["a.test"]), dir.path(), None);
+    let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+    fs::remove_file(&cert).unwrap();
+    nix::unistd::mkfifo(&cert, nix::sys::stat::Mode::S_IRUSR).unwrap();
+    fs::remove_file(&key).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", &key).unwrap();
+    let problems = messages(&load(&site).unwrap_err());
+    assert_eq!(problems.len(), 2, "{problems:?}");
+    assert!(problems.iter().all(|problem| problem.ends_with("not a regular file")), "{problems:?}");
 }
 
 #[test]
@@ -147,7 +174,7 @@ fn all_files_are_reported_at_once() {
     assert_eq!(problems[0].place, site.client_ca_place);
     assert!(problems.iter().all(|problem| problem.message.contains("cannot be read: No such file")));
     site.client_ca = Some(dir.path().to_owned());
-    assert!(messages(&load(&site).unwrap_err())[0].contains("Is a directory"));
+    assert!(messages(&load(&site).unwrap_err())[0].contains("not a regular file"));
 }
 
 #[test]

@@ -22,6 +22,7 @@ mod sources;
 mod target;
 mod trace;
 
+pub(crate) use listing::read_bounded;
 pub(super) use secrets::report as report_secrets;
 pub(crate) use sources::read_again as read_source;
 
