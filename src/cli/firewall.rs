@@ -139,7 +139,12 @@ fn probe(plan: &Plan, address: IpAddr) -> String {
     for [name, verdict, why] in &lines {
         let _ = writeln!(out, "  {name:head$}  {verdict:word$}  {why}");
     }
-    let _ = writeln!(out, "\n  every other port is closed: no row names it");
+    let others = if address.is_loopback() {
+        "no other port is closed to this machine itself"
+    } else {
+        "every other port is closed: no row names it"
+    };
+    let _ = writeln!(out, "\n  {others}");
     out
 }
 
@@ -161,11 +166,13 @@ fn reason(door: &Door, verdict: &Verdict) -> String {
         Verdict::Allowed { source, leased: true } => {
             format!("{row} allows {source}, which holds it by a lease")
         }
+        Verdict::Own => format!("{row} is open to this machine itself"),
         Verdict::Proxy(source) => {
             format!("{row} takes a PROXY header from {source}, and judges whom it names")
         }
         Verdict::NotProxy => format!("{row} takes connections from its proxies alone"),
         Verdict::Denied(source) => format!("{row} denies {source}"),
+        Verdict::Unlisted if door.gate.allow.is_empty() => format!("{row} allows this machine alone"),
         Verdict::Unlisted => format!("{row} allows {} alone{knock}", names(&door.gate.allow)),
     }
 }
@@ -177,7 +184,7 @@ fn probe_json(plan: &Plan, address: IpAddr) -> Value {
             Verdict::Allowed { source, .. } | Verdict::Proxy(source) | Verdict::Denied(source) => {
                 Some(&**source)
             }
-            Verdict::NotProxy | Verdict::Unlisted => None,
+            Verdict::Own | Verdict::NotProxy | Verdict::Unlisted => None,
         };
         json!({
             "row": door.bind.to_string(),
@@ -190,7 +197,8 @@ fn probe_json(plan: &Plan, address: IpAddr) -> Value {
         })
     };
     let doors: Vec<Value> = plan.probe(client).iter().map(one).collect();
-    json!({ "from": client.to_string(), "ports": doors, "others": "closed" })
+    let others = if address.is_loopback() { "open" } else { "closed" };
+    json!({ "from": client.to_string(), "ports": doors, "others": others })
 }
 
 fn matrix_json(config: &Config, plan: &Plan) -> Value {

@@ -70,6 +70,8 @@ pub enum Verdict {
         /// Whether it belongs to it by a lease.
         leased: bool,
     },
+    /// It is this machine itself, which the kernel's rules and the window let in.
+    Own,
     /// It is a proxy of the row's, of this source: its PROXY header says who is let in.
     Proxy(Arc<str>),
     /// Only the row's proxies may connect, and it is none.
@@ -83,7 +85,7 @@ pub enum Verdict {
 impl Verdict {
     /// Whether a connection is made.
     pub fn is_open(&self) -> bool {
-        matches!(self, Self::Allowed { .. } | Self::Proxy(_))
+        matches!(self, Self::Allowed { .. } | Self::Own | Self::Proxy(_))
     }
 }
 
@@ -114,7 +116,10 @@ impl Plan {
             let address = door.bind.address();
             address.is_none_or(|address| address.is_ipv4() == client.ip().is_ipv4())
         };
-        self.doors.iter().filter(reaches).map(|door| (door, door.verdict(client))).collect()
+        let is_own =
+            |door: &Door| client.ip().is_loopback() && matches!(door.purpose, Purpose::Host | Purpose::Admin);
+        let verdict = |door: &Door| if is_own(door) { Verdict::Own } else { door.verdict(client) };
+        self.doors.iter().filter(reaches).map(|door| (door, verdict(door))).collect()
     }
 
     /// What an address meets at one of this machine's addresses and ports; None: there is no door, and it is closed.
@@ -284,6 +289,7 @@ mod tests {
                 Some(Verdict::Allowed { source, .. }) => format!("allowed {source}"),
                 Some(Verdict::Denied(source)) => format!("denied {source}"),
                 Some(Verdict::Proxy(source)) => format!("proxy {source}"),
+                Some(Verdict::Own) => "this machine itself".into(),
                 Some(Verdict::NotProxy) => "not a proxy".into(),
                 Some(Verdict::Unlisted) => "unlisted".into(),
                 None => "no door".into(),

@@ -224,6 +224,9 @@ fn lock() -> Result<Lock, SwitchError> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
     let meta = fs::symlink_metadata(folder).map_err(failed)?;
     let own = nix::unistd::geteuid().as_raw();
+    if own != 0 && meta.uid() == 0 {
+        return Err(NftError::NotPermitted.into());
+    }
     if !meta.is_dir() || meta.uid() != own || meta.mode() & 0o022 != 0 {
         return Err(SwitchError::NotOurs);
     }

@@ -66,6 +66,38 @@ fn it_is_shown_to_people_and_programs() {
     );
 }
 
+/// The kernel's rules keep this machine from nothing of its own, and neither does `[admin] listen`.
+#[test]
+fn this_machine_is_open_to_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("edge.toml");
+    let more = "\n[admin]\nlisten = \"127.0.0.1:9180\"\n";
+    fs::write(&file, fs::read_to_string("tests/firewall/guideline.toml").unwrap() + more).unwrap();
+    for (address, lines) in [
+        (
+            "127.0.0.1",
+            [
+                "  PostgreSQL 5432       open  row 5432 is open to this machine itself\n",
+                "  admin 127.0.0.1:9180  open  [admin] listen is open to this machine itself\n",
+                "\n  no other port is closed to this machine itself\n",
+            ],
+        ),
+        (
+            "198.51.100.7",
+            [
+                "  PostgreSQL 5432       closed  row 5432 allows internal alone\n",
+                "  admin 127.0.0.1:9180  closed  [admin] listen allows this machine alone\n",
+                "\n  every other port is closed: no row names it\n",
+            ],
+        ),
+    ] {
+        let (_, probe, _) = run(&["firewall", "--config", file.to_str().unwrap(), "--probe", address]);
+        for line in lines {
+            assert!(probe.contains(line), "no {line:?} in {probe}");
+        }
+    }
+}
+
 #[test]
 fn wrong_arguments_are_told() {
     for (arguments, expected) in [
