@@ -100,8 +100,8 @@ impl Snapshot {
     }
 
     /// Loads and checks what [`Snapshot::build`] would, and keeps nothing. An internal CA that does not exist yet is
-    /// not made. Returns what is odd.
-    pub fn check(loaded: &config::Loaded, shared: &Arc<Shared>) -> Result<Vec<Problem>, Problems> {
+    /// not made. Returns what is wrong, and what is odd.
+    pub fn check(loaded: &config::Loaded, shared: &Arc<Shared>) -> (Vec<Problem>, Vec<Problem>) {
         let mut certificates = Certificates::new(&loaded.config, None, shared);
         let unmade = matches!(Authority::root_path(&loaded.config.store.path).try_exists(), Ok(false));
         for site in loaded.config.certified() {
@@ -112,8 +112,7 @@ impl Snapshot {
         certificates.problems.extend(missing_folders(&loaded.config));
         certificates.problems.extend(unread_headers(&loaded.config));
         pages(&loaded.config, &mut certificates.problems);
-        Problems::check(&loaded.source, certificates.problems)?;
-        Ok(certificates.warnings)
+        (certificates.problems, certificates.warnings)
     }
 
     /// The row that listens there, if this configuration still has it.
@@ -402,7 +401,8 @@ mod tests {
         let missing = "certificate = { cert = \"/none/cert.pem\", key = \"/none/key.pem\" }";
         let store = folder.path().join("store");
         let sites = site("a.example.com", missing) + &site("b.example.com", "certificate = \"internal\"");
-        let text = Snapshot::check(&loaded(&store, &sites), &shared).unwrap_err().to_string();
+        let (problems, _) = Snapshot::check(&loaded(&store, &sites), &shared);
+        let text: String = problems.into_iter().map(|problem| problem.message).collect();
         assert!(text.contains("/none/cert.pem") && text.contains("/none/key.pem"), "{text}");
         assert!(!store.exists(), "a check makes no CA");
         assert!(Snapshot::build(loaded(&store, &sites), None, &shared, port).is_err());

@@ -75,6 +75,41 @@ fn a_check_tells_every_problem_and_exits_with_2() {
 }
 
 #[test]
+fn a_store_that_others_may_write_to_is_warned_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("store");
+    fs::create_dir(&store).unwrap();
+    let file = write(folder.path(), &minimal(folder.path(), "127.0.0.1:9"));
+    for (mode, warned) in [(0o755, false), (0o775, true)] {
+        fs::set_permissions(&store, fs::Permissions::from_mode(mode)).unwrap();
+        let (code, _, stderr) = run(&["check", "--config", &file]);
+        assert_eq!((code, stderr.contains("chmod go-w")), (Some(0), warned), "{stderr}");
+    }
+}
+
+/// What stands in other files is told in the same run: pages, certificates, secrets, a CA's root, the log's folder.
+#[test]
+fn a_check_looks_into_every_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let page = folder.path().join("502.html");
+    nix::unistd::mkfifo(&page, nix::sys::stat::Mode::S_IRUSR).unwrap();
+    let more = "[site.errors]\n502 = \"502.html\"\n[[site]]\ndomains = [\"b.example.com\"]\nupstream = \"x:1\"\n\
+                [acme]\nca_root = \"none-root.pem\"\neab = { key_id = \"x\", hmac = { file = \"none-hmac\" } }\n\
+                [log]\naccess = \"/none/access.log\"\n";
+    let file = write(folder.path(), &(minimal(folder.path(), "127.0.0.1:9") + more));
+    let (code, stdout, stderr) = run(&["check", "--config", &file]);
+    assert_eq!((code, stdout.as_str()), (Some(2), ""), "{stderr}");
+    for problem in [
+        "502.html: not a regular file",
+        "none-root.pem: No such",
+        "none-hmac: the secret",
+        "/none is no directory",
+    ] {
+        assert!(stderr.contains(problem), "no {problem:?} in {stderr}");
+    }
+}
+
+#[test]
 fn a_configuration_that_is_not_there_is_named() {
     let (code, _, stderr) = run(&["check", "--config", "/none/edge.toml"]);
     assert_eq!(code, Some(2));

@@ -66,6 +66,14 @@ pub fn check_notices(acme: &Acme) -> (Result<(), String>, Result<(), String>) {
     notice::check(acme)
 }
 
+/// Whether a private CA's root could be trusted. Reads the disk.
+///
+/// # Errors
+/// What is wrong with the file.
+pub fn check_ca_root(acme: &Acme) -> Result<(), String> {
+    settings::trust(acme).map(drop)
+}
+
 /// Whether records of the challenge dns-01 could be written with what the configuration names: the secret, or the program. Reads
 /// the disk, and asks nobody.
 ///

@@ -6,7 +6,7 @@ use super::account::Binding;
 use super::notice::Notifier;
 use super::solve::Method;
 use super::solve::dns01::Dns;
-use crate::config::model::{AcmeCa, Challenge, Config, Eab};
+use crate::config::model::{Acme, AcmeCa, Challenge, Config, Eab};
 use crate::tls::upstream::ClientTls;
 
 /// `[acme]`, ready for use.
@@ -39,12 +39,7 @@ impl Settings {
     /// One of them cannot be read or used; the text says what to do.
     pub(super) fn of(config: &Config) -> Result<Self, String> {
         let acme = &config.acme;
-        let trust = match &acme.ca_root {
-            None => ClientTls::new(),
-            Some(path) => std::fs::read(path)
-                .and_then(|pem| ClientTls::trusting(&pem))
-                .map_err(|error| format!("[acme] ca_root: {}: {error}", path.display()))?,
-        };
+        let trust = trust(acme).map_err(|why| format!("[acme] ca_root: {why}"))?;
         let method = acme.challenge.map(|challenge| match challenge {
             Challenge::Http01 => Method::Http01,
             Challenge::TlsAlpn01 => Method::TlsAlpn01,
@@ -55,6 +50,16 @@ impl Settings {
         let (email, notifier) = (acme.email.clone(), Notifier::of(acme));
         Ok(Self { cas, email, method, dns: dns.transpose()?, trust, notifier })
     }
+}
+
+/// Who is trusted with a CA's own API. Reads the disk.
+///
+/// # Errors
+/// The file that `ca_root` names cannot be read, or has no certificate in it.
+pub(super) fn trust(acme: &Acme) -> Result<ClientTls, String> {
+    let Some(path) = &acme.ca_root else { return Ok(ClientTls::new()) };
+    let trusting = std::fs::read(path).and_then(|pem| ClientTls::trusting(&pem));
+    trusting.map_err(|error| format!("{}: {error}", path.display()))
 }
 
 impl CaSettings {

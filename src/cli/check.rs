@@ -1,6 +1,7 @@
 //! What `vestibule check` shows: the firewall matrix and the sites.
 
 use std::fmt::Write as _;
+use std::fs;
 use std::io::{self, Write as _};
 
 use super::{ConfigFile, Failure, files, matrix, print};
@@ -8,8 +9,8 @@ use crate::acme;
 use crate::acme::store::{self, Seal};
 use crate::addr::Gate;
 use crate::config::model::{
-    Action, Certificate, Config, DnsProvider, FileCache, Files, Place, Rate, Route, RowId, Secret, Site,
-    Webhook,
+    AccessLog, Action, Certificate, Config, DnsProvider, FileCache, Files, Log, Place, Rate, Route, RowId,
+    Secret, Site, Webhook,
 };
 use crate::config::problem::{Problem, Problems, render};
 use crate::config::{self, Loaded, show_duration};
@@ -26,9 +27,11 @@ pub(super) fn run(config: ConfigFile) -> Result<(), Failure> {
         runtime::assume(loaded.config.process.user.as_deref()).map_err(Failure::new)?;
     }
     let shared = Shared::new().map_err(Failure::new)?;
-    let mut more = Snapshot::check(&loaded, &shared)?;
-    Problems::check(&loaded.source, secrets(&loaded.config))?;
-    more.extend(volatile(&loaded.config));
+    let (mut problems, mut more) = Snapshot::check(&loaded, &shared);
+    problems.extend(secrets(&loaded.config));
+    problems.extend(homeless_log(&loaded.config.log));
+    Problems::check(&loaded.source, problems)?;
+    more.extend(odd_store(&loaded.config));
     print(&report(&loaded))?;
     let warnings = loaded.warning_text() + &render("warning", &loaded.source, &more);
     let _ = io::stderr().write_all(warnings.as_bytes());
@@ -66,13 +69,37 @@ fn secrets(config: &Config) -> Vec<Problem> {
     let notices = [(hook, place("hook")), (webhook, webhook_at)];
     let notices = notices.into_iter().filter_map(|(end, place)| Some(Problem::new(place, end.err()?, "")));
     let bindings = config.acme.cas.iter().filter_map(|ca| ca.eab.as_ref());
-    key.chain(bindings.filter_map(|eab| wrong(&eab.hmac, &|_| Ok(())))).chain(dns).chain(notices).collect()
+    let ca_root = acme::check_ca_root(&config.acme).err();
+    let ca_root = ca_root.map(|why| Problem::new(place("ca_root"), why, ""));
+    key.chain(ca_root)
+        .chain(bindings.filter_map(|eab| wrong(&eab.hmac, &|_| Ok(()))))
+        .chain(dns)
+        .chain(notices)
+        .collect()
 }
 
-/// A store that would not outlive the machine or the container.
-fn volatile(config: &Config) -> Option<Problem> {
-    let message = store::volatile(&config.store.path).filter(|_| config.asks_a_ca())?;
-    Some(Problem::new(Place { path: "store.path".into(), ..Place::default() }, message, ""))
+/// An access log that could not be opened. One that is named relatively may be opened from another directory.
+fn homeless_log(log: &Log) -> Option<Problem> {
+    let AccessLog::File(path) = &log.access else { return None };
+    let folder = path.parent().filter(|folder| folder.is_absolute())?;
+    let place = Place { path: "log.access".into(), ..Place::default() };
+    let wrong = |message: String, help: &str| Some(Problem::new(place.clone(), message, help));
+    match fs::metadata(path) {
+        Ok(found) if found.is_dir() => {
+            wrong(format!("{} is a directory", path.display()), "name a file in it")
+        }
+        Err(_) if !folder.is_dir() => wrong(format!("{} is no directory", folder.display()), "make it first"),
+        _ => None,
+    }
+}
+
+/// A store that would not outlive the machine or the container, or that others may write to.
+fn odd_store(config: &Config) -> Vec<Problem> {
+    let path = &config.store.path;
+    let volatile = store::volatile(path).filter(|_| config.asks_a_ca());
+    let place = Place { path: "store.path".into(), ..Place::default() };
+    let told = volatile.into_iter().chain(store::exposed(path));
+    told.map(|message| Problem::new(place.clone(), message, "")).collect()
 }
 
 /// The matrix and the sites, as plain text that ends in a line feed.

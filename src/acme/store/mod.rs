@@ -104,7 +104,7 @@ impl Store {
             remove_drafts(directory);
         }
         disk::prove(&root.join("sealed"), seal.as_ref())?;
-        let warnings = volatile(path).into_iter().collect();
+        let warnings = volatile(path).into_iter().chain(exposed(path)).collect();
         let store = Self { certificates, accounts, seal, warnings };
         store.seal_all()?;
         Ok(store)
@@ -238,6 +238,15 @@ pub fn volatile(path: &Path) -> Option<String> {
         )),
         _ => None,
     }
+}
+
+/// Whoever may write to the store's directory can put other things in the places of a CA and of leases, told.
+pub fn exposed(path: &Path) -> Option<String> {
+    let mode = fs::metadata(path).ok()?.mode() & 0o7777;
+    let shown = path.display();
+    (mode & 0o022 != 0).then(|| {
+        format!("{shown}: others than its owner may put files there ({mode:04o}); run: chmod go-w {shown}")
+    })
 }
 
 fn lock(path: &Path) -> Result<Option<Lock>, StoreError> {
