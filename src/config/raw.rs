@@ -473,7 +473,8 @@ fn unknown(
     place: &Place,
     report: &Report<'_>,
 ) -> Option<&'static str> {
-    let names = || table.keys.iter().map(|key| key.name);
+    let built = |key: &&Key| !matches!(key.kind, Kind::Later(_));
+    let names = || table.keys.iter().filter(built).map(|key| key.name);
     let habit = HABITS.iter().find(|(other, _)| *other == name).map(|(_, right)| *right);
     let meant = habit.filter(|right| table.key(right).is_some()).or_else(|| nearest(name, names()));
     let elsewhere = headers_with(name).filter(|_| table.header.starts_with('[') || table.header.is_empty());

@@ -104,6 +104,8 @@ fn explain(message: &str, span: Range<usize>, text: &str) -> (Problem, bool) {
     } else {
         (format!("not TOML: {message}"), "see https://toml.io for the syntax".to_owned(), false)
     };
+    // An empty span at the start of the file would be the file as a whole.
+    let span = if span.end == 0 { 0..text.chars().next().map_or(0, char::len_utf8) } else { span };
     (Problem::new(Place { span, path: String::new() }, message, help), local)
 }
 
