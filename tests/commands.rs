@@ -165,6 +165,12 @@ fn a_reload_tells_what_changed_or_what_is_wrong() {
     assert!(stderr.ends_with("the running configuration stays as it is\n"), "{stderr}");
     edge.write_config(&(site("127.0.0.1:10") + "[process]\nworkers = 7\n"));
     assert_eq!(reload().1, "reloaded: generation 4\n! [process] workers takes a restart\n");
+    let page = edge.folder().join("404.html");
+    fs::write(&page, "one").unwrap();
+    edge.write_config(&(site("127.0.0.1:10") + "[site.errors]\n404 = \"404.html\"\n"));
+    reload();
+    fs::write(&page, "two").unwrap();
+    assert_eq!(reload().1, format!("reloaded: generation 6\n~ site {NAME}\n"));
 }
 
 /// A row that is gone accepts nobody, and whoever waits on it is let go; a row that comes is served.

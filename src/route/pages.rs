@@ -18,18 +18,18 @@ const STATUS: &[u8] = b"{status}";
 const REQUEST_ID: &[u8] = b"{request_id}";
 
 /// The pages of one site.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Pages(Vec<(Occasion, Arc<Page>)>);
 
 /// A page.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Page {
     /// As Content-Type says it.
     pub content_type: &'static str,
     pieces: Vec<Piece>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 enum Piece {
     Text(Bytes),
     Status,

@@ -4,13 +4,15 @@ use std::collections::HashMap;
 
 use crate::addr::{Gate, Source};
 use crate::admin::{Changes, Difference};
-use crate::config::model::{AddressHeader, Bind, Config, Row, RowId, Site};
+use crate::config::model::{AddressHeader, Bind, Config, HostRow, Row, RowId, Site};
 use crate::name::Hostname;
+use crate::route::Pages;
+use crate::snapshot::Snapshot;
 
 /// What is different in `new`.
 pub(super) fn difference(old: &Config, new: &Config) -> Difference {
     Difference {
-        rows: changes(old.rows.iter().map(by_key), new.rows.iter().map(by_key), same_row),
+        rows: rows(old, new),
         sites: changes(old.sites.iter().map(by_name), new.sites.iter().map(by_name), |a, b| {
             same_site((old, a), (new, b))
         }),
@@ -19,6 +21,36 @@ pub(super) fn difference(old: &Config, new: &Config) -> Difference {
         }),
         tables: tables(old, new),
         restart: restart(old, new),
+    }
+}
+
+/// Adds the sites whose pages say something else, though their files are called as before.
+pub(super) fn add_pages(difference: &mut Difference, old: &Snapshot, new: &Snapshot) {
+    let before: HashMap<_, _> = pages(old).collect();
+    let changed = pages(new).filter(|(name, pages)| before.get(name).is_some_and(|old| old != pages));
+    let told = &mut difference.sites.changed;
+    for (name, _) in changed {
+        if !told.contains(&name) {
+            told.push(name);
+        }
+    }
+}
+
+fn pages(snapshot: &Snapshot) -> impl Iterator<Item = (String, &Pages)> {
+    let names = snapshot.config.sites.iter().map(|site| by_name(site).0);
+    names.zip(snapshot.table.sites().iter().map(|entry| &entry.pages))
+}
+
+/// Those of the edge, and those of the host's own, which only `vestibule firewall` acts on.
+fn rows(old: &Config, new: &Config) -> Changes {
+    let own = changes(old.rows.iter().map(by_key), new.rows.iter().map(by_key), same_row);
+    let host = changes(old.host_rows.iter().map(by_port), new.host_rows.iter().map(by_port), |a, b| {
+        same_gate(&a.gate, &b.gate)
+    });
+    Changes {
+        added: [own.added, host.added].concat(),
+        removed: [own.removed, host.removed].concat(),
+        changed: [own.changed, host.changed].concat(),
     }
 }
 
@@ -101,6 +133,10 @@ fn by_key(row: &Row) -> (String, &Row) {
     (row.bind.to_string(), row)
 }
 
+fn by_port(row: &HostRow) -> (String, &HostRow) {
+    (row.bind.to_string(), row)
+}
+
 fn by_name(site: &Site) -> (String, &Site) {
     (site.domains.first().map(ToString::to_string).unwrap_or_default(), site)
 }
@@ -114,6 +150,7 @@ fn same_row(a: &Row, b: &Row) -> bool {
         && same_gate(&a.gate, &b.gate)
         && a.proxy_protocol.as_deref().map(names) == b.proxy_protocol.as_deref().map(names)
         && a.max_connections == b.max_connections
+        && a.max_connections_per_client == b.max_connections_per_client
 }
 
 /// Rows are compared by where they listen and gates by the names of their sources; a source that has changed is
@@ -191,6 +228,12 @@ mod tests {
                 "+ row 127.0.0.1:81\n- row 127.0.0.1:80\n~ site a.example.com\n~ site b.example.com",
             ),
             (", deny = [\"office\"]", ", deny = [\"office\"], max_connections = 7", "~ row 127.0.0.1:443"),
+            (
+                ", deny = [\"office\"]",
+                ", deny = [\"office\"], max_connections_per_client = 7",
+                "~ row 127.0.0.1:443",
+            ),
+            ("[ports]", "[ports]\n22 = { host = true, allow = [\"office\"] }", "+ row 22"),
             (
                 ", deny = [\"office\"]",
                 ", deny = [\"office\"], backlog = 7",

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
-use super::difference::{difference, keep_fixed};
+use super::difference::{add_pages, difference, keep_fixed};
 use super::listeners::Prepared;
 use super::maintenance;
 use super::server::{Edge, warn};
@@ -48,7 +48,7 @@ impl Edge {
         let origin = self.origin.clone();
         let mut loaded = off_thread(move || origin.load()).await?.map_err(|problems| problems.to_string())?;
         let old = self.live.load();
-        let difference = difference(&old.config, &loaded.config);
+        let mut difference = difference(&old.config, &loaded.config);
         keep_fixed(&old.config, &mut loaded.config);
         self.moving.settle(&mut loaded.config);
         let log = &loaded.config.log;
@@ -64,7 +64,7 @@ impl Edge {
         let port = move |bind: Bind| ports.get(&bind).copied().unwrap_or_else(|| bind.port());
         let mut warnings = std::mem::take(&mut loaded.warnings);
         let source = Arc::clone(&loaded.source);
-        let shared = Arc::clone(&self.shared);
+        let (shared, before) = (Arc::clone(&self.shared), Arc::clone(&old));
         let (snapshot, more) = off_thread(move || {
             let built = Snapshot::build(loaded, Some(&old), &shared, port)?;
             // Its sites begin as those that run are.
@@ -74,6 +74,7 @@ impl Edge {
         .await?
         .map_err(|problems| problems.to_string())?;
         warnings.extend(more);
+        add_pages(&mut difference, &before, &snapshot);
         Ok(Next { snapshot, rows, shown, access, difference, warnings, source })
     }
 
