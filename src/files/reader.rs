@@ -1,6 +1,5 @@
 //! Reading a file without making a worker wait, and without clearing memory that is written over at once.
 
-use std::cell::RefCell;
 use std::fs::File;
 use std::future::Future;
 use std::io::{self, IoSliceMut};
@@ -15,8 +14,10 @@ use rustix::fs::{FsWord, StatFs, fstatfs, statfs};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use crate::wire::spare::{self, Spare};
+
 /// The most that is read at once, in octets.
-pub const PIECE: u64 = 64 * 1024;
+pub const PIECE: u64 = spare::SIZE as u64;
 
 /// Reads a file as it is asked to. What the kernel has in memory is read at once; what it would have to wait for, on
 /// another thread.
@@ -64,7 +65,7 @@ impl Reader {
             return Poll::Ready(read.map_err(io::Error::from));
         }
         let reading = self.reading.get_or_insert_with(|| {
-            let (file, at, buffer) = (Arc::clone(&self.file), part.start, buffer(wanted));
+            let (file, at, buffer) = (Arc::clone(&self.file), part.start, Spare::take(wanted));
             spawn_blocking(move || read(&file, at, wanted, buffer, ReadWriteFlags::empty()))
         });
         let read = ready!(Pin::new(reading).poll(cx));
@@ -79,7 +80,7 @@ impl Reader {
             Way::AtOnce => ReadWriteFlags::empty(),
             Way::Aside => return None,
         };
-        match read(&self.file, at, wanted, buffer(wanted), flags) {
+        match read(&self.file, at, wanted, Spare::take(wanted), flags) {
             Err(Errno::AGAIN) => None,
             Err(Errno::OPNOTSUPP) if self.way == Way::Asking => {
                 self.way = if fstatfs(&self.file).is_ok_and(|system| is_memory(&system)) {
@@ -102,17 +103,14 @@ fn read(
     file: &File,
     at: u64,
     wanted: usize,
-    mut buffer: Box<[u8]>,
+    mut buffer: Spare,
     flags: ReadWriteFlags,
 ) -> Result<Bytes, Errno> {
     loop {
         let into = buffer.get_mut(..wanted).unwrap_or_default();
         match preadv2(file, &mut [IoSliceMut::new(into)], at, flags) {
             Err(Errno::INTR) => {}
-            Err(error) => {
-                give_back(buffer);
-                return Err(error);
-            }
+            Err(error) => return Err(error),
             Ok(length) => return Ok(Bytes::from_owner(Piece { buffer, length })),
         }
     }
@@ -120,7 +118,7 @@ fn read(
 
 /// Read octets, whose buffer is used again once nobody needs them.
 struct Piece {
-    buffer: Box<[u8]>,
+    buffer: Spare,
     length: usize,
 }
 
@@ -130,44 +128,8 @@ impl AsRef<[u8]> for Piece {
     }
 }
 
-impl Drop for Piece {
-    fn drop(&mut self) {
-        give_back(std::mem::take(&mut self.buffer));
-    }
-}
-
 /// What `statfs(2)` calls a file system that is memory.
 const TMPFS: FsWord = 0x0102_1994;
-/// How many buffers a thread keeps.
-const SPARE: usize = 8;
-/// Up to here a buffer is no longer than what is read into it, in octets.
-const SMALL: usize = 16 * 1024;
-
-thread_local! {
-    static BUFFERS: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
-}
-
-fn buffer(wanted: usize) -> Box<[u8]> {
-    let spare = || BUFFERS.with_borrow_mut(Vec::pop);
-    let length = usize::try_from(PIECE).unwrap_or(wanted);
-    if wanted <= SMALL {
-        return vec![0; wanted].into_boxed_slice();
-    }
-    spare().unwrap_or_else(|| vec![0; length].into_boxed_slice())
-}
-
-fn give_back(buffer: Box<[u8]>) {
-    if buffer.len() > SMALL {
-        // A thread that ends has no buffers any more.
-        let _ = BUFFERS.try_with(|buffers| {
-            if let Ok(mut buffers) = buffers.try_borrow_mut()
-                && buffers.len() < SPARE
-            {
-                buffers.push(buffer);
-            }
-        });
-    }
-}
 
 #[cfg(test)]
 mod tests {
@@ -196,7 +158,6 @@ mod tests {
             }
             assert!(pieces.concat() == content);
         }
-        BUFFERS.with_borrow(|buffers| assert_eq!(buffers.len(), SPARE));
     }
 
     #[tokio::test]

@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
+use crate::tls::ReadAhead;
 use crate::upstream::Io;
 
 /// One end of a forwarded connection.
@@ -19,7 +20,7 @@ pub(super) enum Stream {
     /// What is forwarded to.
     Target(Io),
     /// TLS with a client.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<ReadAhead<TcpStream>>>),
 }
 
 impl Stream {
@@ -90,7 +91,7 @@ impl Stream {
     pub(super) fn tcp(&self) -> Option<&TcpStream> {
         match self {
             Self::Tcp(tcp) => Some(tcp),
-            Self::Tls(tls) => Some(tls.get_ref().0),
+            Self::Tls(tls) => Some(tls.get_ref().0.get_ref()),
             Self::Target(io) => io.tcp(),
         }
     }

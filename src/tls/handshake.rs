@@ -22,6 +22,7 @@ use tokio_rustls::server::TlsStream;
 use super::challenges::{ACME_TLS, Book};
 use super::hello::{self, Opening};
 use super::policy::SiteConfig;
+use super::read_ahead::ReadAhead;
 use crate::name::Hostname;
 
 /// The most of a hello that is kept to judge it by, in octets: four full records.
@@ -39,7 +40,7 @@ const WRITE: usize = (256 + 32) * 1024;
 #[derive(Debug)]
 pub struct Handshaken<IO> {
     /// The connection.
-    pub stream: TlsStream<IO>,
+    pub stream: TlsStream<ReadAhead<IO>>,
     /// The name that the client asked for, which is one of a site's.
     pub name: Hostname,
     /// What ALPN (RFC 7301) chose; HTTP/1.1 for a client without it.
@@ -288,17 +289,17 @@ async fn finish_with<IO>(
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    match StartHandshake::from_parts(accepted, io).into_stream(face).into_fallible().await {
+    match StartHandshake::from_parts(accepted, ReadAhead::new(io)).into_stream(face).into_fallible().await {
         Ok(stream) => Ok(describe(stream, name)),
         // rustls has written its alert already.
-        Err((error, mut io)) => {
+        Err((error, io)) => {
             let refusal = Refusal { reason: reason(&error), name: Some(name), source: Some(error) };
-            Err(part(&mut io, &[], refusal).await)
+            Err(part(&mut io.into_inner(), &[], refusal).await)
         }
     }
 }
 
-fn describe<IO>(mut stream: TlsStream<IO>, name: Hostname) -> Handshaken<IO> {
+fn describe<IO>(mut stream: TlsStream<ReadAhead<IO>>, name: Hostname) -> Handshaken<IO> {
     let (_, session) = stream.get_mut();
     session.set_buffer_limit(Some(WRITE));
     let protocol = if session.alpn_protocol() == Some(b"h2") { Alpn::H2 } else { Alpn::Http11 };

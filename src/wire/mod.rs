@@ -11,6 +11,7 @@ pub mod head;
 pub mod known;
 pub mod octets;
 pub mod scratch;
+pub mod spare;
 
 pub use framing::Framing;
 pub use head::Head;

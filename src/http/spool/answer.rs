@@ -140,11 +140,10 @@ impl Ahead {
 
     /// Puts a piece where there is room; false when it has to wait for the client.
     fn stow(&mut self, bytes: Bytes, cx: &mut Context<'_>) -> bool {
-        let bytes = match self.spool.hold_in_memory(bytes) {
-            Ok(()) => return true,
-            Err(bytes) => bytes,
-        };
-        if self.spool.written == 0 {
+        let on_disk = self.spool.written > 0;
+        let held = if on_disk { Err(bytes) } else { self.spool.hold_in_memory(bytes) };
+        let Err(bytes) = held else { return true };
+        if !on_disk {
             if !self.patience.is_set() {
                 self.patience.set(PATIENCE);
             }
@@ -153,7 +152,7 @@ impl Ahead {
                 return false;
             }
         }
-        match self.spool.put_on_disk(&bytes) {
+        match self.spool.put_on_disk(std::slice::from_ref(&bytes)) {
             Ok(()) => true,
             Err(full) => {
                 // From here the worker goes at the client's pace.

@@ -1,8 +1,8 @@
 //! The slow-client shield: a request is read to its end before a worker is taken, and an answer is taken as fast as the
-//! worker gives it. What waits is held in memory first, then in an unlinked file.
+//! worker gives it. What finds no room in memory waits in an unlinked file.
 //!
-//! - `request`: a request's body, read to its end, and sent as often as needed
-//! - `answer`: an answer's body, read ahead of its client
+//! - `request`: a request's body, read to its end, and sent as often as needed: its end is in memory
+//! - `answer`: an answer's body, read ahead of its client: its beginning is in memory
 
 mod answer;
 mod request;
@@ -12,12 +12,12 @@ pub(super) use request::collect;
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt;
+use std::io::{self, IoSlice};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use rustix::io::{Errno, pwritev};
 
 use super::worker::Worker;
 use crate::config::show_size;
@@ -101,7 +101,7 @@ impl Spool {
     /// Takes the room for it where there is some.
     fn hold_in_memory(&mut self, bytes: Bytes) -> Result<(), Bytes> {
         let length = bytes.len() as u64;
-        let fits = self.written == 0 && self.in_memory + length <= self.shelf.buffers.memory;
+        let fits = self.in_memory + length <= self.shelf.buffers.memory;
         if !fits || !self.worker.lobby.rooms.memory.take(length, self.shelf.edge_memory) {
             return Err(bytes);
         }
@@ -135,14 +135,13 @@ impl Spool {
     }
 
     /// Writing goes to the page cache: the worker does not wait for the disk unless the kernel makes every writer wait.
-    fn put_on_disk(&mut self, bytes: &Bytes) -> Result<(), Full> {
-        let length = bytes.len() as u64;
+    fn put_on_disk(&mut self, pieces: &[Bytes]) -> Result<(), Full> {
+        let length = pieces.iter().map(|bytes| bytes.len() as u64).sum();
         self.take_room_on_disk(length)?;
         let written = match &self.file {
-            Some(file) => file.write_all_at(bytes, self.written),
-            None => {
-                tempfile::tempfile().and_then(|file| self.file.insert(Arc::new(file)).write_all_at(bytes, 0))
-            }
+            Some(file) => write_all_at(file, pieces, self.written),
+            None => tempfile::tempfile()
+                .and_then(|file| write_all_at(self.file.insert(Arc::new(file)), pieces, 0)),
         };
         if let Err(error) = written {
             self.give_back_disk(length);
@@ -187,6 +186,24 @@ impl Drop for Spool {
         self.give_back_disk(self.written);
         self.worker.lobby.rooms.memory.give_back(self.in_memory);
     }
+}
+
+/// In one call, unless the kernel takes less.
+fn write_all_at(file: &File, pieces: &[Bytes], mut at: u64) -> io::Result<()> {
+    let mut slices: Vec<IoSlice<'_>> = pieces.iter().map(|bytes| IoSlice::new(bytes)).collect();
+    let mut left = &mut *slices;
+    while left.iter().any(|slice| !slice.is_empty()) {
+        match pwritev(file, left, at) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => {
+                at += written as u64;
+                IoSlice::advance_slices(&mut left, written);
+            }
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// A spool's file is unlinked: it cannot become shorter, but for what is wrong with the disk.

@@ -1,0 +1,166 @@
+//! Reading further ahead than rustls does, which asks for 4 KiB at a time: of an upload of 1 MiB, 256 times. Without that an
+//! upload costs 0.94 of what it cost.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::wire::spare::{SIZE, Spare};
+
+/// What rustls asks for at once.
+const ASKED: usize = 4096;
+
+/// A connection whose reads are as large as what lies there. It holds a buffer only while something in it is not used yet.
+#[derive(Debug)]
+pub struct ReadAhead<IO> {
+    io: IO,
+    ahead: Option<Ahead>,
+    /// Whether the last read was filled to its end, so that there is likely more.
+    more: bool,
+}
+
+/// What was read and not yet used.
+#[derive(Debug)]
+struct Ahead {
+    buffer: Spare,
+    used: usize,
+    end: usize,
+}
+
+impl<IO> ReadAhead<IO> {
+    pub(super) fn new(io: IO) -> Self {
+        Self { io, ahead: None, more: false }
+    }
+
+    /// The connection itself.
+    pub fn get_ref(&self) -> &IO {
+        &self.io
+    }
+
+    pub(super) fn into_inner(self) -> IO {
+        self.io
+    }
+
+    /// Hands out what was read ahead.
+    fn take(&mut self, into: &mut ReadBuf<'_>) {
+        let Some(ahead) = &mut self.ahead else { return };
+        let rest = ahead.buffer.get(ahead.used..ahead.end).unwrap_or_default();
+        let taken = rest.len().min(into.remaining());
+        into.put_slice(rest.get(..taken).unwrap_or_default());
+        ahead.used += taken;
+        if ahead.used == ahead.end {
+            self.ahead = None;
+        }
+    }
+}
+
+impl<IO: AsyncRead + Unpin> AsyncRead for ReadAhead<IO> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.ahead.is_none() {
+            if !this.more {
+                let before = into.remaining();
+                ready!(Pin::new(&mut this.io).poll_read(cx, into))?;
+                this.more = before >= ASKED && into.remaining() == 0;
+                return Poll::Ready(Ok(()));
+            }
+            this.ahead = ready!(this.poll_ahead(cx))?;
+        }
+        this.take(into);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<IO: AsyncRead + Unpin> ReadAhead<IO> {
+    /// Reads as much as there is; None is the end.
+    fn poll_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Ahead>>> {
+        let mut buffer = Spare::take(SIZE);
+        let mut read = ReadBuf::new(&mut buffer);
+        ready!(Pin::new(&mut self.io).poll_read(cx, &mut read))?;
+        let end = read.filled().len();
+        self.more = end >= ASKED;
+        Poll::Ready(Ok((end > 0).then_some(Ahead { buffer, used: 0, end })))
+    }
+}
+
+impl<IO: AsyncWrite + Unpin> AsyncWrite for ReadAhead<IO> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+
+    use super::*;
+
+    /// Whatever is asked for at once, and however it comes: all of it, in order, and nothing is held at the end.
+    #[tokio::test]
+    async fn nothing_is_lost_or_held() {
+        let content: Vec<u8> = (0..100_000_u32).flat_map(u32::to_le_bytes).collect();
+        for (asked, written) in
+            [(ASKED, 400_000), (ASKED, 4096), (ASKED, 5000), (100, 400_000), (7000, 70_000), (SIZE, 66_000)]
+        {
+            let (mut near, far) = duplex(SIZE * 2);
+            let mut reading = ReadAhead::new(far);
+            let sending = content.clone();
+            let sender = tokio::spawn(async move {
+                for piece in sending.chunks(written) {
+                    near.write_all(piece).await.unwrap();
+                }
+            });
+            let (mut all, mut buffer) = (Vec::new(), vec![0; asked]);
+            loop {
+                let read = reading.read(&mut buffer).await.unwrap();
+                all.extend_from_slice(&buffer[..read]);
+                if read == 0 {
+                    break;
+                }
+            }
+            sender.await.unwrap();
+            assert!(all == content, "{asked} {written}");
+            assert!(reading.ahead.is_none());
+        }
+    }
+
+    #[tokio::test]
+    async fn small_reads_pass_and_large_ones_are_joined() {
+        let (mut near, far) = duplex(SIZE * 2);
+        let mut reading = ReadAhead::new(far);
+        let mut buffer = vec![0; ASKED];
+        near.write_all(&[1; 1000]).await.unwrap();
+        assert_eq!((reading.read(&mut buffer).await.unwrap(), reading.more), (1000, false));
+        near.write_all(&[1; 3 * ASKED]).await.unwrap();
+        assert_eq!((reading.read(&mut buffer).await.unwrap(), reading.more), (ASKED, true));
+        assert!(reading.ahead.is_none(), "the first of them is an ordinary one");
+        assert_eq!(reading.read(&mut buffer).await.unwrap(), ASKED);
+        assert_eq!(reading.ahead.as_ref().map(|ahead| ahead.end - ahead.used), Some(ASKED));
+    }
+}
