@@ -36,7 +36,7 @@ pub(super) fn look(snapshot: &Snapshot, news: bool) {
     let held = held(&snapshot.config);
     for (site, entry) in sites(snapshot) {
         let by_command = match &held {
-            Some(held) => marks(site).any(|mark| held.contains(&mark)),
+            Some(held) => !held.is_empty() && marks(site).any(|mark| held.contains(&mark)),
             // The store cannot be read just now: what it said still holds.
             None => entry.maintenance.is_on(),
         };
