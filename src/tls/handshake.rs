@@ -60,7 +60,7 @@ pub struct Handshaken<IO> {
 pub enum Alpn {
     /// `h2`
     H2,
-    /// `http/1.1`
+    /// `http/1.1`, or `http/1.0`
     Http11,
 }
 
@@ -105,7 +105,7 @@ pub enum Reason {
     ProtocolVersion,
     /// No suite, group or signature scheme in common.
     HandshakeFailure,
-    /// ALPN without h2 and http/1.1.
+    /// ALPN without h2, http/1.1 and http/1.0.
     NoProtocol,
     /// No client certificate, or not one of the site's CA.
     ClientCertificate,

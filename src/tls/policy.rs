@@ -279,7 +279,8 @@ fn face(
     // A resolver that knows nobody: each site puts its own in.
     let mut config = builder.with_cert_resolver(Arc::new(ResolvesServerCertUsingSni::new()));
     config.ignore_client_order = true;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    // The last is what `curl --http1.0` offers, alone.
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec(), b"http/1.0".to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.ticketer = Arc::clone(tickets) as _;
     // One ticket is enough for a client that keeps its connection, and each costs a record in every handshake.

@@ -12,6 +12,10 @@ use crate::wire::spare::{SIZE, Spare};
 /// What rustls asks for at once.
 const ASKED: usize = 4096;
 
+/// After how many octets the thread's other connections have their turn. As PING frames of HTTP/2 these are 4,000, and whoever
+/// reads goes on for as long as there is something to read.
+const TURN: usize = SIZE;
+
 /// A connection whose reads are as large as what lies there. It holds a buffer only while something in it is not used yet.
 #[derive(Debug)]
 pub struct ReadAhead<IO> {
@@ -19,6 +23,8 @@ pub struct ReadAhead<IO> {
     ahead: Option<Ahead>,
     /// Whether the last read was filled to its end, so that there is likely more.
     more: bool,
+    /// How much was read since others had their turn.
+    read: usize,
 }
 
 /// What was read and not yet used.
@@ -31,7 +37,7 @@ struct Ahead {
 
 impl<IO> ReadAhead<IO> {
     pub(super) fn new(io: IO) -> Self {
-        Self { io, ahead: None, more: false }
+        Self { io, ahead: None, more: false, read: 0 }
     }
 
     /// The connection itself.
@@ -41,6 +47,16 @@ impl<IO> ReadAhead<IO> {
 
     pub(super) fn into_inner(self) -> IO {
         self.io
+    }
+
+    /// Ready unless others have to have their turn first.
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.read < TURN {
+            return Poll::Ready(());
+        }
+        self.read = 0;
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// Hands out what was read ahead.
@@ -63,16 +79,18 @@ impl<IO: AsyncRead + Unpin> AsyncRead for ReadAhead<IO> {
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if this.ahead.is_none() {
-            if !this.more {
-                let before = into.remaining();
-                ready!(Pin::new(&mut this.io).poll_read(cx, into))?;
-                this.more = before >= ASKED && into.remaining() == 0;
-                return Poll::Ready(Ok(()));
-            }
+        ready!(this.poll_turn(cx));
+        let before = into.remaining();
+        if this.ahead.is_none() && this.more {
             this.ahead = ready!(this.poll_ahead(cx))?;
         }
-        this.take(into);
+        if this.ahead.is_some() {
+            this.take(into);
+        } else {
+            ready!(Pin::new(&mut this.io).poll_read(cx, into))?;
+            this.more = before >= ASKED && into.remaining() == 0;
+        }
+        this.read += before - into.remaining();
         Poll::Ready(Ok(()))
     }
 }
@@ -147,6 +165,27 @@ mod tests {
             sender.await.unwrap();
             assert!(all == content, "{asked} {written}");
             assert!(reading.ahead.is_none());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_never_stops_leaves_others_their_turn() {
+        let mut reading = ReadAhead::new(tokio::io::join(tokio::io::repeat(0), tokio::io::sink()));
+        let mut octets = [0; ASKED];
+        for _ in 0..3 {
+            let mut read = 0;
+            // Pending would never end but for the waker, which the read has woken itself.
+            std::future::poll_fn(|cx| {
+                let mut buffer = ReadBuf::new(&mut octets);
+                while Pin::new(&mut reading).poll_read(cx, &mut buffer).is_ready() {
+                    read += buffer.filled().len();
+                    buffer.clear();
+                    assert!(read <= TURN);
+                }
+                Poll::Ready(())
+            })
+            .await;
+            assert_eq!(read, TURN);
         }
     }
 

@@ -10,6 +10,11 @@ const MAX_SIZE_LINE: usize = 256;
 /// The longest trailer section, in octets.
 const MAX_TRAILERS: usize = 8 * 1024;
 
+/// Chunks that are shorter are put together where they have come already: each piece costs more than its octets.
+const SHORT: usize = 1024;
+/// How long what is put together becomes, in octets.
+const TOGETHER: usize = 16 * 1024;
+
 /// Where the decoder stands.
 #[derive(Debug)]
 enum State {
@@ -49,40 +54,70 @@ impl Default for Decoder {
 impl Decoder {
     /// Takes what it can from `buffer`. The error says what is wrong with the coding.
     pub fn decode(&mut self, buffer: &mut BytesMut) -> Result<Decoded, &'static str> {
+        if !self.reach_data(buffer)? {
+            return self.decode_end(buffer);
+        }
+        let short = self.there(buffer) < SHORT;
+        let mut data = self.take_data(buffer);
+        // What is wrong behind them is told at the next call, which finds the same.
+        while short && data.len() < TOGETHER && self.is_at_short(buffer) {
+            data.extend_from_slice(&self.take_data(buffer));
+        }
+        Ok(Decoded::Data(data.freeze()))
+    }
+
+    /// Goes on to a chunk's data; false where there is none yet, or no more.
+    fn reach_data(&mut self, buffer: &mut BytesMut) -> Result<bool, &'static str> {
         loop {
-            match &mut self.0 {
+            match &self.0 {
                 State::Size => match take_size(buffer)? {
-                    None => return Ok(Decoded::More),
+                    None => return Ok(false),
                     Some(0) => self.0 = State::Trailers(Scanner::default()),
                     Some(size) => self.0 = State::Data(size),
                 },
-                State::Data(left) => {
-                    if buffer.is_empty() {
-                        return Ok(Decoded::More);
-                    }
-                    let take = usize::try_from(*left).unwrap_or(usize::MAX).min(buffer.len());
-                    *left -= take as u64;
-                    if *left == 0 {
-                        self.0 = State::DataEnd;
-                    }
-                    return Ok(Decoded::Data(buffer.split_to(take).freeze()));
-                }
+                State::Data(_) => return Ok(!buffer.is_empty()),
                 State::DataEnd => match buffer.as_ref() {
                     [b'\r', b'\n', ..] => {
                         buffer.advance(2);
                         self.0 = State::Size;
                     }
-                    [] | [b'\r'] => return Ok(Decoded::More),
+                    [] | [b'\r'] => return Ok(false),
                     _ => return Err("a chunk is longer than it says"),
                 },
-                State::Trailers(scanner) => {
-                    let Some(trailers) = take_trailers(scanner, buffer)? else { return Ok(Decoded::More) };
-                    self.0 = State::Done;
-                    return Ok(Decoded::End(trailers));
-                }
-                State::Done => return Ok(Decoded::More),
+                State::Trailers(_) | State::Done => return Ok(false),
             }
         }
+    }
+
+    /// Whether a chunk's data comes next that is short.
+    fn is_at_short(&mut self, buffer: &mut BytesMut) -> bool {
+        self.reach_data(buffer) == Ok(true) && self.there(buffer) < SHORT
+    }
+
+    /// How much of the current chunk's data is there.
+    fn there(&self, buffer: &BytesMut) -> usize {
+        match self.0 {
+            State::Data(left) => usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len()),
+            _ => 0,
+        }
+    }
+
+    fn take_data(&mut self, buffer: &mut BytesMut) -> BytesMut {
+        let data = buffer.split_to(self.there(buffer));
+        if let State::Data(left) = &mut self.0 {
+            *left -= data.len() as u64;
+            if *left == 0 {
+                self.0 = State::DataEnd;
+            }
+        }
+        data
+    }
+
+    fn decode_end(&mut self, buffer: &mut BytesMut) -> Result<Decoded, &'static str> {
+        let State::Trailers(scanner) = &mut self.0 else { return Ok(Decoded::More) };
+        let Some(trailers) = take_trailers(scanner, buffer)? else { return Ok(Decoded::More) };
+        self.0 = State::Done;
+        Ok(Decoded::End(trailers))
     }
 }
 
@@ -210,6 +245,23 @@ mod tests {
             assert!(got.is_err() && got != Err("cut"), "{} {got:?}", text.escape_ascii());
         }
         assert_eq!(decode(&[b'1'; 300], 300), Err("a chunk-size line is too long"));
+    }
+
+    #[test]
+    fn short_chunks_come_as_one_piece_and_long_ones_as_they_are() {
+        let short = "1\r\na\r\n".repeat(1000);
+        let long = format!("1000\r\n{}\r\n", "b".repeat(4096));
+        let mut buffer = BytesMut::from(format!("{long}{short}{long}{short}zz\r\n").as_bytes());
+        let mut decoder = Decoder::default();
+        let mut lengths = Vec::new();
+        let error = loop {
+            match decoder.decode(&mut buffer) {
+                Ok(Decoded::Data(bytes)) => lengths.push(bytes.len()),
+                Ok(other) => panic!("{other:?}"),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!((lengths, error), (vec![4096, 1000, 4096, 1000], "a chunk size is not a number"));
     }
 
     proptest! {

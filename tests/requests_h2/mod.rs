@@ -104,6 +104,27 @@ fn endless_headers_end_the_connection() {
     assert_eq!(upstream.mark(), 0);
 }
 
+/// An answer that does not wait for the request's body is followed by a reset, and comes before it: curl 7.88 loses one that
+/// comes in the same TLS record.
+#[test]
+fn an_early_answer_comes_before_its_reset() {
+    let upstream = Upstream::echo();
+    let edge = edge(&upstream);
+    let mut client = H2::connect(&edge).unwrap();
+    client.request(1, &fields(&[]), b"").unwrap();
+    assert_eq!(client.outcome(1).unwrap(), Outcome::Status(200));
+    let mut large = fields(&[(b"content-length", b"1025")]);
+    large.retain(|(name, _)| *name != b":path");
+    large.insert(0, (b":path", b"/small/x"));
+    client.write(HEADERS, END_HEADERS, 3, &block(&large)).unwrap();
+    let answer = client.record().unwrap();
+    assert_eq!(answer.get(3), Some(&HEADERS));
+    let reset =
+        std::iter::repeat_with(|| client.record().unwrap()).find(|record| record.get(3) != Some(&DATA));
+    let expected = [&[0, 0, 4, RST_STREAM, 0][..], &3_u32.to_be_bytes(), &0_u32.to_be_bytes()].concat();
+    assert_eq!(reset.unwrap(), expected);
+}
+
 /// A client may wait for a 100 over HTTP/2 as well (RFC 9110 section 10.1.1).
 #[test]
 fn a_client_that_waits_for_100_gets_it() {

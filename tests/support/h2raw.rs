@@ -93,6 +93,19 @@ impl H2 {
         Ok(Frame { kind, flags, stream: u32::from_be_bytes([s0 & 0x7f, s1, s2, s3]), payload })
     }
 
+    /// What the next TLS record holds. Nothing may have been read of it.
+    pub(crate) fn record(&mut self) -> io::Result<Vec<u8>> {
+        let mut record = vec![0; 5];
+        self.tls.sock.read_exact(&mut record)?;
+        record.resize(5 + usize::from(u16::from_be_bytes([record[3], record[4]])), 0);
+        self.tls.sock.read_exact(&mut record[5..])?;
+        self.tls.conn.read_tls(&mut record.as_slice())?;
+        let state = self.tls.conn.process_new_packets().map_err(io::Error::other)?;
+        let mut plain = vec![0; state.plaintext_bytes_to_read()];
+        self.tls.conn.reader().read_exact(&mut plain)?;
+        Ok(plain)
+    }
+
     /// The next frame that `pick` accepts.
     pub(crate) fn read_until(&mut self, pick: impl Fn(&Frame) -> bool) -> io::Result<Frame> {
         loop {

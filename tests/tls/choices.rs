@@ -60,9 +60,10 @@ async fn the_servers_order_of_suites_counts() {
 async fn alpn_picks_h2_before_http_1_1_and_refuses_the_rest() {
     let ca = Ca::new("root");
     let mut edge = Listener::start(vec![("a.test", loaded(&ca, &["a.test"], &Shared::new().unwrap(), None))]);
-    let cases: [(&[&str], Result<Alpn, Reason>); 5] = [
+    let cases: [(&[&str], Result<Alpn, Reason>); 6] = [
         (&["http/1.1", "h2"], Ok(Alpn::H2)),
         (&["http/1.1"], Ok(Alpn::Http11)),
+        (&["http/1.0"], Ok(Alpn::Http11)),
         (&[], Ok(Alpn::Http11)),
         (&["acme-tls/1"], Err(Reason::NoProtocol)),
         (&["h3", "spdy/3"], Err(Reason::NoProtocol)),

@@ -22,7 +22,7 @@ use crate::wire::deadline::Deadline;
 /// Sends an answer to its end, or resets the stream where that cannot be reached.
 pub(super) async fn send(
     exchange: &mut Exchange,
-    mut respond: SendResponse<Bytes>,
+    respond: &mut SendResponse<Bytes>,
     response: Response,
     websocket: Option<RecvStream>,
     limits: &Limits,
