@@ -36,26 +36,23 @@ fn look(snapshot: &Snapshot) {
 }
 
 fn tell(site: &Site, tls: &SiteTls) {
-    let refreshed = tls.refresh();
-    if matches!(refreshed, Refresh::Unchanged) {
-        return;
-    }
-    let name = site.domains.first().map(ToString::to_string).unwrap_or_default();
-    let warn = |problem: &TlsProblem| tracing::warn!(site = name, %problem, "a certificate needs attention");
-    match refreshed {
+    let name = || site.domains.first().map(ToString::to_string).unwrap_or_default();
+    let warn =
+        |problem: &TlsProblem| tracing::warn!(site = name(), %problem, "a certificate needs attention");
+    match tls.refresh() {
         Refresh::Unchanged => {}
         Refresh::Reloaded => {
             let not_after = tls.expiry().and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_default();
-            tracing::info!(site = name, not_after, "a new certificate is in use");
+            tracing::info!(site = name(), not_after, "a new certificate is in use");
             tls.warnings().iter().for_each(warn);
         }
         Refresh::Kept(problems) => {
             for problem in problems {
-                tracing::error!(site = name, %problem, "a new certificate is wrong; the one before stays in use");
+                tracing::error!(site = name(), %problem, "a new certificate is wrong; the one before stays in use");
             }
         }
         Refresh::Expired(problem) => {
-            tracing::error!(site = name, %problem, "a certificate has expired and is still served");
+            tracing::error!(site = name(), %problem, "a certificate has expired and is still served");
         }
     }
 }
