@@ -71,10 +71,14 @@ fn clients_name_the_row_or_nobody() {
     let edge = Edge::start(&tls_row(&target, ""));
     let mut unnamed = Arc::unwrap_or_clone(config(&edge.ca(), &[]));
     unnamed.enable_sni = false;
-    assert!(shake(&edge, NAME, Arc::new(unnamed)).is_ok());
     // Protocols that nobody here knows are for those behind the edge to judge.
-    let tls = shake(&edge, NAME, config(&edge.ca(), &[b"h2", b"mqtt"])).unwrap();
-    assert_eq!(tls.conn.alpn_protocol(), None);
+    for config in [Arc::new(unnamed), config(&edge.ca(), &[b"h2", b"mqtt"])] {
+        let mark = edge.mark();
+        let tls = shake(&edge, NAME, config).unwrap();
+        assert_eq!(tls.conn.alpn_protocol(), None);
+        drop((tls, target.accept()));
+        assert_ne!(ended(&edge, mark).0, "refused");
+    }
     for name in ["app.localhost", "other.localhost"] {
         let mark = edge.mark();
         let refused = shake(&edge, name, config(&edge.ca(), &[])).unwrap_err();
