@@ -1,87 +1,62 @@
 //! Networks of one width, laid out so that a look-up waits for one place in memory, whatever there is.
 
-/// Disjoint networks. The span from the first to the last is cut into equal buckets, one [`Line`] each, a few networks to a
-/// line; a network that reaches over several buckets stands in each. What crowds in one bucket stands elsewhere.
+/// Networks of addresses that are a `T`. What lies between the first and the last is cut into equal buckets, a power of two
+/// addresses each, one [`Line`] to a bucket; a network that reaches over several stands in each. What crowds in one bucket
+/// stands elsewhere.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub(super) struct Nets<T, const N: usize> {
-    lines: Box<[Line<T, N>]>,
-    /// The networks of buckets that hold more than a line has room for, bucket after bucket.
-    crowds: Box<[Net<T>]>,
+pub(super) struct Nets<T, const WORDS: usize, const PLACES: usize> {
+    lines: Box<[Line<WORDS, PLACES>]>,
+    /// First and last address of the networks of crowded buckets, bucket after bucket.
+    crowds: Box<[(T, T)]>,
+    /// How many bits tell the addresses of a bucket apart.
+    low: u32,
+    /// The other bits of those in the first bucket.
     first: T,
-    /// What a distance from the first address is shifted by, so that the longest has 32 bits.
-    shift: u32,
-    /// The longest.
-    longest: u32,
-    /// Buckets a unit of such a distance, times 2³².
-    scale: u64,
 }
 
-/// What is known of an address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Found {
-    /// Whether one of the networks holds it.
-    pub(super) held: bool,
-    /// Whether that one is a part: only some of what it stands for is meant.
-    pub(super) part: bool,
-}
-
-/// The networks of one bucket, in order, in as few cache lines as can be. Places that are left over repeat a network, which
-/// changes no answer.
+/// The networks of one bucket as keys, in a cache line: the first words of all, then the second ones, so that the processor
+/// compares four at once. Places that are left over hold [`NONE`].
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(align(64))]
-struct Line<T, const N: usize> {
-    starts: [T; N],
-    hosts: [u8; N],
-    /// Whether the networks stand elsewhere; the first two places then say from where on, and how many.
-    crowded: bool,
-}
+struct Line<const WORDS: usize, const PLACES: usize>([[u32; PLACES]; WORDS]);
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Net<T> {
-    start: T,
-    /// How many of its bits are the host's, and [`PART`].
-    host: u8,
-}
+/// How many bits of an address one word of a key holds. Below those that are the network's is a one, and zeros for those that
+/// are the host's: a word says by itself which bits of an address it is about.
+const BITS: u32 = 31;
+/// The first word of no key: the topmost bit, which is set in no address's first word, is about.
+const NONE: u32 = 1 << BITS | 1;
+/// The first word of a line whose networks stand elsewhere; the next two say from where on, and how many.
+const CROWDED: u32 = u32::MAX;
 
-/// Marks a part. Shifts do not see it: they take a distance modulo the width.
-const PART: u8 = 0x80;
-
-impl<T: Word, const N: usize> Nets<T, N> {
-    /// From ranges, first and last address of each, in any order and with overlaps, and from addresses that are parts where
-    /// no range holds them.
-    pub(super) fn new(ranges: Vec<(T, T)>, parts: impl Iterator<Item = T>) -> Self {
-        let ranges = merged(ranges);
-        let mut parts: Vec<T> = parts.filter(|part| !holds(&ranges, *part)).collect();
-        parts.sort_unstable();
-        parts.dedup();
-        let mut nets: Vec<Net<T>> = parts.into_iter().map(|start| Net { start, host: PART }).collect();
-        nets.extend(ranges.into_iter().flat_map(|(first, last)| Net::cover(first, last)));
-        nets.sort_unstable_by_key(|net| net.start);
-        Self::of(&nets)
+impl<T: Word, const WORDS: usize, const PLACES: usize> Nets<T, WORDS, PLACES> {
+    /// From ranges, first and last address of each, in any order and with overlaps.
+    pub(super) fn new(ranges: Vec<(T, T)>) -> Self {
+        let nets: Vec<(T, T)> =
+            merged(ranges).into_iter().flat_map(|(first, last)| cover(first, last)).collect();
+        let (Some((first, _)), Some((_, last))) = (nets.first(), nets.last()) else { return Self::default() };
+        // Half full at most: of networks that are strewn at random, one bucket in fifty is crowded with 8 places, one in 270 with 16.
+        let wanted = T::of(nets.len() * 2 / PLACES);
+        let enough = |low: &u32| last.shifted(*low).distance(first.shifted(*low)) >= wanted;
+        // One bit less than the words of a key hold: the topmost one is left to `NONE`.
+        let most = (1..WORDS).fold(BITS - 1, |most, _| most + BITS).min(T::WIDTH - 1);
+        let low = (0..=most).rev().find(enough).unwrap_or(0);
+        Self { low, first: first.shifted(low), ..Self::default() }.filled(&nets)
     }
 
-    fn of(nets: &[Net<T>]) -> Self {
-        let (Some(head), Some(tail)) = (nets.first(), nets.last()) else { return Self::default() };
-        let span = tail.last().distance(head.start);
-        let shift = span.bit_len().saturating_sub(32);
-        let longest = span.part(shift);
-        // Two fifths full, fewer than one in a hundred is crowded where networks are strewn at random.
-        let buckets = (nets.len() * 5 / (2 * N)).max(1) as u64;
-        let scale = (buckets << 32) / (u64::from(longest) + 1);
-        let own = Self { first: head.start, shift, longest, scale, ..Self::default() };
-        own.filled(nets)
-    }
-
-    fn filled(mut self, nets: &[Net<T>]) -> Self {
-        let (mut lines, mut crowds, mut rest) = (Vec::new(), Vec::new(), nets);
-        for bucket in 0..=self.bucket(T::MAX) {
-            let gone = rest.iter().take_while(|net| self.bucket(net.last()) < bucket).count();
-            rest = rest.get(gone..).unwrap_or_default();
-            let here = rest.iter().take_while(|net| self.bucket(net.start) <= bucket).count();
+    fn filled(mut self, mut rest: &[(T, T)]) -> Self {
+        let (mut lines, mut crowds, mut bucket) = (Vec::new(), Vec::new(), self.first);
+        while !rest.is_empty() {
+            let here = rest.iter().take_while(|(first, _)| first.shifted(self.low) <= bucket).count();
             let here = rest.get(..here).unwrap_or_default();
-            // Where none is, the first of all says no to whatever belongs here.
-            lines.push(Line::of(here, nets).unwrap_or_else(|| Line::crowded(crowds.len(), here.len())));
-            crowds.extend_from_slice(if here.len() > N { here } else { &[] });
+            if here.len() <= PLACES {
+                lines.push(Line::of(here, self.low));
+            } else {
+                lines.push(Line::crowded(crowds.len(), here.len()));
+                crowds.extend_from_slice(here);
+            }
+            let gone = here.iter().take_while(|(_, last)| last.shifted(self.low) <= bucket).count();
+            rest = rest.get(gone..).unwrap_or_default();
+            bucket = bucket.next().unwrap_or(bucket);
         }
         (self.lines, self.crowds) = (lines.into(), crowds.into());
         self
@@ -92,100 +67,113 @@ impl<T: Word, const N: usize> Nets<T, N> {
         self.lines.is_empty()
     }
 
-    /// Asks for an address. Nothing is jumped over here but a crowd: a jump that was guessed wrong costs more than the rest.
+    /// Whether one of them holds an address. Nothing is jumped over here but a crowd: a jump that was guessed wrong costs more
+    /// than the rest.
     #[inline]
-    pub(super) fn find(&self, address: T) -> Found {
-        let Some(line) = self.lines.get(self.bucket(address)) else { return Found::NOTHING };
-        if line.crowded { self.find_in_crowd(line, address) } else { line.find(address) }
-    }
-
-    /// The bucket of an address; of one beyond all networks, the nearest.
-    #[inline]
-    fn bucket(&self, address: T) -> usize {
-        let distance = address.distance(self.first).part(self.shift).min(self.longest);
-        usize::try_from((u64::from(distance) * self.scale) >> 32).unwrap_or(usize::MAX)
+    pub(super) fn holds(&self, address: T) -> bool {
+        let bucket = address.shifted(self.low).wrapping_distance(self.first).count();
+        let Some(line) = self.lines.get(bucket) else { return false };
+        if line.is_crowded() { self.crowd_holds(line, address) } else { line.holds(address.lowest(self.low)) }
     }
 
     #[cold]
-    fn find_in_crowd(&self, line: &Line<T, N>, address: T) -> Found {
-        let crowd = self.crowd(line);
-        let below = crowd.partition_point(|net| net.start <= address);
-        let nearest = below.checked_sub(1).and_then(|at| crowd.get(at));
-        nearest.map_or(Found::NOTHING, |net| net.find(address))
+    fn crowd_holds(&self, line: &Line<WORDS, PLACES>, address: T) -> bool {
+        holds(self.crowd(line), address)
     }
 
-    fn crowd(&self, line: &Line<T, N>) -> &[Net<T>] {
-        let word = |place: usize| line.starts.get(place).map_or(0, |word| word.part(0) as usize);
-        self.crowds.get(word(0)..).and_then(|rest| rest.get(..word(1))).unwrap_or_default()
+    fn crowd(&self, line: &Line<WORDS, PLACES>) -> &[(T, T)] {
+        let [Some(from), Some(count)] = [1, 2].map(|place| line.word(0, place)) else { return &[] };
+        self.crowds.get(from as usize..).and_then(|rest| rest.get(..count as usize)).unwrap_or_default()
     }
 
-    /// The addresses as ranges, first and last of each, in order; none of them touch. Parts are left out.
+    /// The addresses as ranges, first and last of each, in order; none of them touch.
     pub(super) fn ranges(&self) -> Vec<(T, T)> {
-        let mut nets: Vec<Net<T>> = Vec::new();
+        let (mut ranges, mut bucket) = (Vec::new(), self.first);
         for line in &self.lines {
-            let own =
-                line.starts.iter().zip(&line.hosts).map(|(start, host)| Net { start: *start, host: *host });
-            if line.crowded {
-                nets.extend(self.crowd(line));
+            if line.is_crowded() {
+                ranges.extend_from_slice(self.crowd(line));
             } else {
-                nets.extend(own);
+                ranges.extend(line.ranges(bucket.raised(self.low)));
             }
+            bucket = bucket.next().unwrap_or(bucket);
         }
-        merged(
-            nets.into_iter().filter(|net| net.host & PART == 0).map(|net| (net.start, net.last())).collect(),
-        )
+        merged(ranges)
     }
 }
 
-impl<T: Word, const N: usize> Line<T, N> {
-    /// None where there are too many.
-    fn of(here: &[Net<T>], all: &[Net<T>]) -> Option<Self> {
-        let other = here.last().or(all.first()).filter(|_| here.len() <= N)?;
-        let at = |place: usize| here.get(place).unwrap_or(other);
-        let (starts, hosts) = (|place| at(place).start, |place| at(place).host);
-        Some(Self { starts: std::array::from_fn(starts), hosts: std::array::from_fn(hosts), crowded: false })
+impl<const WORDS: usize, const PLACES: usize> Line<WORDS, PLACES> {
+    /// Of networks, no more than there are places, each of them cut to the bucket.
+    fn of<T: Word>(nets: &[(T, T)], low: u32) -> Self {
+        let key = |at: usize, place: usize| {
+            let Some((first, last)) = nets.get(place) else { return NONE };
+            let host = first.host(*last).lowest(low).word::<WORDS>(at);
+            first.lowest(low).word::<WORDS>(at) << 1 & !host | (host + 1)
+        };
+        Self(std::array::from_fn(|at| std::array::from_fn(|place| key(at, place))))
     }
 
     fn crowded(from: usize, count: usize) -> Self {
-        let starts = std::array::from_fn(|place| T::of(if place == 0 { from } else { count }));
-        Self { starts, hosts: [0; N], crowded: true }
-    }
-
-    #[inline]
-    fn find(&self, address: T) -> Found {
-        let below: usize = self.starts.iter().map(|start| usize::from(*start <= address)).sum();
-        let at = below.saturating_sub(1);
-        let (Some(start), Some(host)) = (self.starts.get(at), self.hosts.get(at)) else {
-            return Found::NOTHING;
+        let word = |place| match place {
+            0 => CROWDED,
+            1 => u32::try_from(from).unwrap_or(u32::MAX),
+            _ => u32::try_from(count).unwrap_or(u32::MAX),
         };
-        Net { start: *start, host: *host }.find(address)
-    }
-}
-
-impl Found {
-    const NOTHING: Self = Self { held: false, part: false };
-}
-
-impl<T: Word> Net<T> {
-    /// The fewest networks that hold a range and nothing else, from its first to its last address.
-    fn cover(first: T, last: T) -> impl Iterator<Item = Self> {
-        let mut rest = Some(first);
-        std::iter::from_fn(move || {
-            let start = rest.filter(|start| *start <= last)?;
-            let net = Self { start, host: start.widest(last) };
-            rest = net.last().next();
-            Some(net)
-        })
-    }
-
-    fn last(&self) -> T {
-        self.start.with_low(self.host)
+        Self([std::array::from_fn(word); WORDS])
     }
 
     #[inline]
-    fn find(&self, address: T) -> Found {
-        Found { held: self.start.agrees(address, self.host), part: self.host & PART != 0 }
+    fn is_crowded(&self) -> bool {
+        self.word(0, 0) == Some(CROWDED)
     }
+
+    #[inline]
+    fn word(&self, at: usize, place: usize) -> Option<u32> {
+        self.0.get(at)?.get(place).copied()
+    }
+
+    #[inline]
+    fn holds<T: Word>(&self, address: T) -> bool {
+        let mut others = [0; PLACES];
+        for (at, keys) in self.0.iter().enumerate() {
+            let word = address.word::<WORDS>(at) << 1 | 1;
+            for (key, other) in keys.iter().zip(&mut others) {
+                *other |= (key ^ word) & !about(*key);
+            }
+        }
+        // No jump: `contains` would stop at the first.
+        others.iter().fold(0, |held, other| held | u32::from(*other == 0)) != 0
+    }
+
+    /// The networks as ranges; `bucket` is the first address of the bucket.
+    fn ranges<T: Word>(&self, bucket: T) -> impl Iterator<Item = (T, T)> {
+        let range = move |place: usize| {
+            let (mut first, mut last) = (bucket, bucket);
+            for at in 0..WORDS {
+                let key = self.word(at, place).filter(|key| *key != NONE)?;
+                first = first.with_word::<WORDS>(at, (key & !about(key)) >> 1);
+                last = last.with_word::<WORDS>(at, (key | about(key)) >> 1);
+            }
+            Some((first, last))
+        };
+        (0..PLACES).filter_map(range)
+    }
+}
+
+/// The bits of a key's word that are the host's, and the one above them.
+#[inline]
+fn about(key: u32) -> u32 {
+    key ^ key.wrapping_sub(1)
+}
+
+/// The fewest networks that hold a range and nothing else, from its first to its last address.
+fn cover<T: Word>(first: T, last: T) -> impl Iterator<Item = (T, T)> {
+    let mut rest = Some(first);
+    std::iter::from_fn(move || {
+        let start = rest.filter(|start| *start <= last)?;
+        let end = start.widest(last);
+        rest = end.next();
+        Some((start, end))
+    })
 }
 
 /// Sorted, and what touches or overlaps made one.
@@ -207,62 +195,91 @@ fn holds<T: Word>(ranges: &[(T, T)], address: T) -> bool {
 
 /// An unsigned integer that an address is.
 pub(super) trait Word: Copy + Ord + Default {
-    const MAX: Self;
+    const WIDTH: u32;
     /// At most the type's largest.
     fn of(count: usize) -> Self;
+    /// As a count; what is more than a count can be as the largest.
+    fn count(self) -> usize;
     fn next(self) -> Option<Self>;
     /// From another to this one; 0 where the other is beyond.
     fn distance(self, from: Self) -> Self;
-    fn bit_len(self) -> u32;
-    /// What is left after a shift, at most 32 bits of ones.
-    fn part(self, shift: u32) -> u32;
-    /// The host's bits of the largest network that begins here and does not reach beyond `last`; never all bits.
-    fn widest(self, last: Self) -> u8;
-    /// With the host's bits set, modulo the width.
-    fn with_low(self, host: u8) -> Self;
-    /// Whether two agree but for the host's bits, modulo the width.
-    fn agrees(self, other: Self, host: u8) -> bool;
+    fn wrapping_distance(self, from: Self) -> Self;
+    /// Without the lower bits.
+    fn shifted(self, low: u32) -> Self;
+    /// With so many lower bits, all zero.
+    fn raised(self, low: u32) -> Self;
+    /// The lower bits alone.
+    fn lowest(self, low: u32) -> Self;
+    /// Those of the bits in which the first and the last address of a network differ.
+    fn host(self, last: Self) -> Self;
+    /// The last address of the largest network that begins here and does not reach beyond `last`.
+    fn widest(self, last: Self) -> Self;
+    /// 31 bits, those of the last word the lowest.
+    fn word<const WORDS: usize>(self, at: usize) -> u32;
+    /// With bits set in a word.
+    fn with_word<const WORDS: usize>(self, at: usize, word: u32) -> Self;
 }
 
 macro_rules! words {
     ($($int:ty),*) => {$(
         impl Word for $int {
-            const MAX: Self = Self::MAX;
+            const WIDTH: u32 = Self::BITS;
             fn of(count: usize) -> Self {
                 Self::try_from(count).unwrap_or(Self::MAX)
+            }
+            #[inline]
+            fn count(self) -> usize {
+                usize::try_from(self).unwrap_or(usize::MAX)
             }
             fn next(self) -> Option<Self> {
                 self.checked_add(1)
             }
-            #[inline]
             fn distance(self, from: Self) -> Self {
                 self.saturating_sub(from)
             }
-            fn bit_len(self) -> u32 {
-                Self::BITS - self.leading_zeros()
+            #[inline]
+            fn wrapping_distance(self, from: Self) -> Self {
+                self.wrapping_sub(from)
             }
             #[inline]
-            fn part(self, shift: u32) -> u32 {
-                u32::try_from(self >> shift).unwrap_or(u32::MAX)
+            fn shifted(self, low: u32) -> Self {
+                self.wrapping_shr(low)
             }
-            fn widest(self, last: Self) -> u8 {
+            fn raised(self, low: u32) -> Self {
+                self.wrapping_shl(low)
+            }
+            #[inline]
+            fn lowest(self, low: u32) -> Self {
+                self & !Self::MAX.wrapping_shl(low)
+            }
+            fn host(self, last: Self) -> Self {
+                self ^ last
+            }
+            fn widest(self, last: Self) -> Self {
                 let room = (last - self).checked_add(1).map_or(Self::BITS - 1, Self::ilog2);
-                self.trailing_zeros().min(room).min(Self::BITS - 1).try_into().unwrap_or(0)
-            }
-            fn with_low(self, host: u8) -> Self {
-                self | (Self::from(1_u8).wrapping_shl(host.into()) - 1)
+                let host = self.trailing_zeros().min(room).min(Self::BITS - 1);
+                self | ((1 << host) - 1)
             }
             #[inline]
-            fn agrees(self, other: Self, host: u8) -> bool {
-                (self ^ other).wrapping_shr(host.into()) == 0
+            fn word<const WORDS: usize>(self, at: usize) -> u32 {
+                let bits = self.wrapping_shr(place::<WORDS>(at)) & 0x7fff_ffff;
+                u32::try_from(bits).unwrap_or(0)
+            }
+            fn with_word<const WORDS: usize>(self, at: usize, word: u32) -> Self {
+                self | Self::from(word).wrapping_shl(place::<WORDS>(at))
             }
         }
     )*};
 }
 words!(u32, u64, u128);
 
+#[inline]
+fn place<const WORDS: usize>(at: usize) -> u32 {
+    (at + 1..WORDS).fold(0, |place, _| place + BITS)
+}
+
 #[cfg(test)]
-impl<T, const N: usize> Nets<T, N> {
+impl<T, const WORDS: usize, const PLACES: usize> Nets<T, WORDS, PLACES> {
     /// The memory that it takes.
     pub(super) fn octets(&self) -> usize {
         size_of_val(&*self.lines) + size_of_val(&*self.crowds)
