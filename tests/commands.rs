@@ -87,26 +87,34 @@ fn a_store_that_others_may_write_to_is_warned_of() {
     }
 }
 
-/// What stands in other files is told in the same run: pages, certificates, secrets, a CA's root, the log's folder.
+/// What stands in other files is told in the same run: lists, passwords, pages, certificates, secrets, a CA's root, the log's
+/// folder; beside what is wrong in the file itself, and each with its line.
 #[test]
 fn a_check_looks_into_every_file() {
     let folder = tempfile::tempdir().unwrap();
     let page = folder.path().join("502.html");
-    nix::unistd::mkfifo(&page, nix::sys::stat::Mode::S_IRUSR).unwrap();
-    let more = "[site.errors]\n502 = \"502.html\"\n[[site]]\ndomains = [\"b.example.com\"]\nupstream = \"x:1\"\n\
-                [acme]\nca_root = \"none-root.pem\"\neab = { key_id = \"x\", hmac = { file = \"none-hmac\" } }\n\
+    for pipe in [&page, &folder.path().join("root.pem")] {
+        nix::unistd::mkfifo(pipe, nix::sys::stat::Mode::S_IRUSR).unwrap();
+    }
+    let more = "[site.errors]\n502 = \"502.html\"\n[[site]]\ndomains = [\"b.example.com\"]\nupstream = \"x\"\n\
+                auth = { realm = \"x\", file = \"none-passwords\" }\n\
+                [acme]\nca_root = \"root.pem\"\neab = { key_id = \"x\", hmac = { file = \"none-hmac\" } }\n\
                 [log]\naccess = \"/none/access.log\"\n";
     let file = write(folder.path(), &(minimal(folder.path(), "127.0.0.1:9") + more));
     let (code, stdout, stderr) = run(&["check", "--config", &file]);
     assert_eq!((code, stdout.as_str()), (Some(2), ""), "{stderr}");
     for problem in [
+        "the port of \"x\" is missing",
+        "none-passwords cannot be read",
         "502.html: not a regular file",
-        "none-root.pem: No such",
+        "root.pem: not a regular file",
         "none-hmac: the secret",
         "/none is no directory",
     ] {
         assert!(stderr.contains(problem), "no {problem:?} in {stderr}");
     }
+    let places = stderr.lines().filter(|line| line.starts_with(" --> "));
+    assert!(places.clone().count() == 6 && places.clone().all(|place| place.contains(".toml:")), "{stderr}");
 }
 
 #[test]

@@ -221,13 +221,15 @@ fn what_works_and_is_likely_not_meant_is_warned_of() {
          '127.0.0.1:8443' = { serve = 'https', allow = ['public'] }\n[[site]]\ndomains = ['a.example']\n\
          upstream = 'a:80'\ncertificate = 'internal'\nports = [443]\nhsts = '1d'\n[[site.route]]\npath = '/admin'\n\
          [[site]]\ndomains = ['b.example']\ncertificate = 'internal'\n[[site.route]]\npath = '/private/'\n\
-         files = '/srv'\ninternal = true\n",
+         files = '/srv'\ninternal = true\n\
+         [[site]]\ndomains = ['c.example.com', 'c.localhost']\nupstream = 'c:80'\n",
     );
     let warnings = loaded.warning_text();
     for warning in [
         "warning: nothing names the source `office`\n --> edge.toml:2:1  (sources.office)\n",
         "warning: Strict-Transport-Security on a site with the edge's own CA\n --> edge.toml:11:8  (site[0].hsts)\n",
         "warning: nothing leads to this route: the site has no upstream\n --> edge.toml:20:12  (site[1].route[0].internal)\n",
+        "warning: no public CA issues for \"c.localhost\"\n --> edge.toml:22:29  (site[2].domains[1])\n",
         "warning: this also matches \"/admin-and-more\"\n --> edge.toml:13:8  (site[0].route[0].path)\n",
     ] {
         assert!(warnings.contains(warning), "{warnings}");

@@ -6,8 +6,12 @@ use super::account::Binding;
 use super::notice::Notifier;
 use super::solve::Method;
 use super::solve::dns01::Dns;
+use crate::config;
 use crate::config::model::{Acme, AcmeCa, Challenge, Config, Eab};
 use crate::tls::upstream::ClientTls;
+
+/// The largest file of roots, in octets.
+const MAX_ROOTS: u64 = 16 << 20;
 
 /// `[acme]`, ready for use.
 pub(super) struct Settings {
@@ -58,7 +62,7 @@ impl Settings {
 /// The file that `ca_root` names cannot be read, or has no certificate in it.
 pub(super) fn trust(acme: &Acme) -> Result<ClientTls, String> {
     let Some(path) = &acme.ca_root else { return Ok(ClientTls::new()) };
-    let trusting = std::fs::read(path).and_then(|pem| ClientTls::trusting(&pem));
+    let trusting = config::read_bounded(path, MAX_ROOTS).and_then(|pem| ClientTls::trusting(&pem));
     trusting.map_err(|error| format!("{}: {error}", path.display()))
 }
 

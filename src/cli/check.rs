@@ -9,8 +9,8 @@ use crate::acme;
 use crate::acme::store::{self, Seal};
 use crate::addr::Gate;
 use crate::config::model::{
-    AccessLog, Action, Certificate, Config, DnsProvider, FileCache, Files, Log, Place, Rate, Route, RowId,
-    Secret, Site, Webhook,
+    AccessLog, Action, Certificate, Config, DnsProvider, FileCache, Files, Place, Rate, Route, RowId, Secret,
+    Site, Webhook,
 };
 use crate::config::problem::{Problem, Problems, render};
 use crate::config::{self, Loaded, show_duration};
@@ -21,17 +21,19 @@ use crate::tls::Shared;
 
 /// Runs the command.
 pub(super) fn run(config: ConfigFile) -> Result<(), Failure> {
-    let loaded = config::load(&files::config_file(config.config)?)?;
+    let (loaded, mut problems) = config::inspect(&files::config_file(config.config)?)?;
     if runtime::is_root() {
         // `serve` reads certificates as this user too, and what only root can read it cannot.
         runtime::assume(loaded.config.process.user.as_deref()).map_err(Failure::new)?;
     }
     let shared = Shared::new().map_err(Failure::new)?;
-    let (mut problems, mut more) = Snapshot::check(&loaded, &shared);
-    problems.extend(secrets(&loaded.config));
-    problems.extend(homeless_log(&loaded.config.log));
+    let (read, mut more) = Snapshot::check(&loaded, &shared);
+    let read = read.into_iter().chain(secrets(&loaded)).chain(homeless_log(&loaded));
+    // What was not read in the first place is nothing to say more about.
+    let known: Vec<Place> = problems.iter().map(|problem| problem.place.clone()).collect();
+    problems.extend(read.filter(|problem| !known.contains(&problem.place)));
     Problems::check(&loaded.source, problems)?;
-    more.extend(odd_store(&loaded.config));
+    more.extend(odd_store(&loaded));
     print(&report(&loaded))?;
     let warnings = loaded.warning_text() + &render("warning", &loaded.source, &more);
     let _ = io::stderr().write_all(warnings.as_bytes());
@@ -39,7 +41,8 @@ pub(super) fn run(config: ConfigFile) -> Result<(), Failure> {
 }
 
 /// Secrets that cannot be read, or are not what they should be.
-fn secrets(config: &Config) -> Vec<Problem> {
+fn secrets(loaded: &Loaded) -> Vec<Problem> {
+    let config = &loaded.config;
     if !config.asks_a_ca() {
         return Vec::new();
     }
@@ -56,12 +59,12 @@ fn secrets(config: &Config) -> Vec<Problem> {
             DnsProvider::Rfc2136 { key: secret, .. } | DnsProvider::Cloudflare { token: secret, .. } => {
                 secret.place.clone()
             }
-            DnsProvider::Exec { .. } => Place { path: "acme.dns.command".into(), ..Place::default() },
+            DnsProvider::Exec { .. } => loaded.place("acme", "dns"),
         };
         Some(Problem::new(place, acme::check_dns(dns).err()?, ""))
     });
     let (hook, webhook) = acme::check_notices(&config.acme);
-    let place = |key: &str| Place { path: format!("acme.{key}"), ..Place::default() };
+    let place = |key: &str| loaded.place("acme", key);
     let webhook_at = match &config.acme.webhook {
         Some(Webhook::Secret(secret)) => secret.place.clone(),
         _ => place("webhook"),
@@ -79,11 +82,11 @@ fn secrets(config: &Config) -> Vec<Problem> {
 }
 
 /// An access log that could not be opened. One that is named relatively may be opened from another directory.
-fn homeless_log(log: &Log) -> Option<Problem> {
-    let AccessLog::File(path) = &log.access else { return None };
+fn homeless_log(loaded: &Loaded) -> Option<Problem> {
+    let AccessLog::File(path) = &loaded.config.log.access else { return None };
     let folder = path.parent().filter(|folder| folder.is_absolute())?;
-    let place = Place { path: "log.access".into(), ..Place::default() };
-    let wrong = |message: String, help: &str| Some(Problem::new(place.clone(), message, help));
+    let wrong =
+        |message: String, help: &str| Some(Problem::new(loaded.place("log", "access"), message, help));
     match fs::metadata(path) {
         Ok(found) if found.is_dir() => {
             wrong(format!("{} is a directory", path.display()), "name a file in it")
@@ -94,10 +97,10 @@ fn homeless_log(log: &Log) -> Option<Problem> {
 }
 
 /// A store that would not outlive the machine or the container, or that others may write to.
-fn odd_store(config: &Config) -> Vec<Problem> {
-    let path = &config.store.path;
-    let volatile = store::volatile(path).filter(|_| config.asks_a_ca());
-    let place = Place { path: "store.path".into(), ..Place::default() };
+fn odd_store(loaded: &Loaded) -> Vec<Problem> {
+    let path = &loaded.config.store.path;
+    let volatile = store::volatile(path).filter(|_| loaded.config.asks_a_ca());
+    let place = loaded.place("store", "path");
     let told = volatile.into_iter().chain(store::exposed(path));
     told.map(|message| Problem::new(place.clone(), message, "")).collect()
 }

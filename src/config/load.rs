@@ -6,6 +6,8 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
+use toml::Spanned;
+
 use super::model::{Config, Place};
 use super::problem::{Lines, Problem, Problems, SourceText, render};
 use super::raw::{Report, Table};
@@ -30,24 +32,38 @@ impl Loaded {
     pub fn warning_text(&self) -> String {
         render("warning", &self.source, &self.warnings)
     }
+
+    /// Where the value of a key of a table stands, as in `store` and `path`; what is not in the file is in the file as a whole.
+    pub fn place(&self, table: &str, key: &str) -> Place {
+        let document = syntax::parse(&self.source.text).root;
+        let value = document.get(table).and_then(|table| table.get_ref().as_table()?.get(key));
+        Place { span: value.map(Spanned::span).unwrap_or_default(), path: format!("{table}.{key}") }
+    }
 }
 
 /// Reads and checks a file. The error names every problem of it, a file that cannot be read among them.
 pub fn load(path: &Path) -> Result<Loaded, Problems> {
+    parse(text(path)?, path)
+}
+
+/// Reads and checks a file for whoever looks on for what else is wrong. Of a configuration with problems is true what they are
+/// not about. The error is of a file that cannot be read, or is too broken to look on.
+pub fn inspect(path: &Path) -> Result<(Loaded, Vec<Problem>), Problems> {
+    judge(text(path)?, path)
+}
+
+fn text(path: &Path) -> Result<String, Problems> {
     let whole = |message: String, help: &str| {
         let source = SourceText { file: path.to_owned(), text: String::new() };
         Problems::new(Arc::new(source), vec![Problem::new(Place::default(), message, help)])
     };
     let bytes =
         read(path).map_err(|error| whole(format!("the file cannot be read: {error}"), read_help(&error)))?;
-    match String::from_utf8(bytes) {
-        Ok(text) => parse(text, path),
-        Err(error) => {
-            let good = error.utf8_error().valid_up_to();
-            let line = error.as_bytes().iter().take(good).filter(|&&b| b == b'\n').count() + 1;
-            Err(whole(format!("the file is not UTF-8: line {line} has other bytes"), "save it as UTF-8"))
-        }
-    }
+    String::from_utf8(bytes).map_err(|error| {
+        let good = error.utf8_error().valid_up_to();
+        let line = error.as_bytes().iter().take(good).filter(|&&b| b == b'\n').count() + 1;
+        whole(format!("the file is not UTF-8: line {line} has other bytes"), "save it as UTF-8")
+    })
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {
@@ -69,15 +85,17 @@ fn read_help(error: &io::Error) -> &'static str {
 
 /// Checks a text as if it were the content of `file`, which need not exist.
 pub fn parse(text: String, file: &Path) -> Result<Loaded, Problems> {
+    let (loaded, problems) = judge(text, file)?;
+    Problems::check(&loaded.source, problems)?;
+    Ok(loaded)
+}
+
+fn judge(text: String, file: &Path) -> Result<(Loaded, Vec<Problem>), Problems> {
     let Checked { config, problems, mut warnings, secrets } = check(&text, file);
     let source = Arc::new(SourceText { file: file.to_owned(), text: blank(text, &secrets) });
-    match config {
-        Some(config) if problems.is_empty() => {
-            warnings.sort_by_key(|warning| warning.place.span.start);
-            Ok(Loaded { config, source, warnings })
-        }
-        _ => Err(Problems::new(source, problems)),
-    }
+    let Some(config) = config else { return Err(Problems::new(source, problems)) };
+    warnings.sort_by_key(|warning| warning.place.span.start);
+    Ok((Loaded { config, source, warnings }, problems))
 }
 
 struct Checked {

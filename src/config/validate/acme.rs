@@ -163,6 +163,11 @@ fn ca(table: &Table<'_>, home: &Home<'_>) -> AcmeCa {
     }
 }
 
+/// Whether it is a CA whose certificates every browser takes.
+pub(super) fn is_public(ca: &AcmeCa) -> bool {
+    NAMED.iter().any(|(_, directory, _)| *directory == ca.directory)
+}
+
 type Directory = (String, String, Option<String>);
 
 fn letsencrypt() -> Directory {

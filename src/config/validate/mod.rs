@@ -39,9 +39,11 @@ pub(super) fn config(root: &Table<'_>, file: &Path) -> Config {
     let limits = edge::limits(root);
     let tls = root.section("tls");
     let client_ca = edge::client_ca(&tls, &home);
-    let acme = root.get("acme").and_then(|value| value.node.as_table());
-    let wildcards = acme.is_some_and(|acme| acme.get("dns").is_some());
-    let defaults = site::Defaults { body: limits.body, client_ca, wildcards, home: &home };
+    let table = root.get("acme").and_then(|value| value.node.as_table());
+    let wildcards = table.is_some_and(|acme| acme.get("dns").is_some());
+    let acme = acme::read(root, &home);
+    let public_cas = acme.cas.iter().all(acme::is_public);
+    let defaults = site::Defaults { body: limits.body, client_ca, wildcards, public_cas, home: &home };
     let sites = site::read(root, &ports, &sources, &defaults);
     let named = forward::certify(ports.take_named(), &sites, &ports.all(), &defaults, root.report);
     let admin = admin::read(root, &ports, &sources);
@@ -53,7 +55,7 @@ pub(super) fn config(root: &Table<'_>, file: &Path) -> Config {
         named,
         tls: edge::tls(&tls),
         store: edge::store(root, &home),
-        acme: acme::read(root, &home),
+        acme,
         client_address,
         limits,
         log: edge::log(root),

@@ -25,12 +25,17 @@ const CERTIFICATE_HELP: &str = "leave it out for one from the CA in [acme], or w
 /// The most names that a CA puts into one certificate.
 const MAX_NAMES: usize = 100;
 
+/// Last labels that the public DNS does not have: RFC 6761 section 6, RFC 6762 section 3, ICANN's for private use, and routers'.
+static PRIVATE: &[&str] = &["localhost", "local", "internal", "test", "invalid", "example", "lan"];
+
 /// What a site takes over from the rest of the file.
 pub(super) struct Defaults<'a> {
     pub(super) body: u64,
     pub(super) client_ca: Option<(PathBuf, Place)>,
     /// Whether a CA can be shown that a wildcard is ours.
     pub(super) wildcards: bool,
+    /// Whether certificates come from CAs alone that every browser trusts.
+    pub(super) public_cas: bool,
     pub(super) home: &'a Home<'a>,
 }
 
@@ -63,6 +68,7 @@ fn one(
     let (certificate, certificate_place) = certificate(table, defaults.home);
     if certificate == Some(Certificate::Acme) {
         refuse_unprovable(table, &domains, redirect.len(), defaults.wildcards);
+        warn_of_private(table, &domains, defaults.public_cas);
     }
     let (client_ca, client_ca_place) = client_ca(table, defaults);
     let hsts = hsts(table, certificate.as_ref());
@@ -103,6 +109,20 @@ fn refuse_unprovable(
             format!("{plain} names, and a CA puts at most {MAX_NAMES} into one certificate"),
             "make two sites of it",
         );
+    }
+}
+
+/// Names that are nobody's on the Internet: no CA that issues to the public may give a certificate for them.
+fn warn_of_private(table: &Table<'_>, domains: &[(HostPattern, Place)], public_cas: bool) {
+    let private = |name: &HostPattern| {
+        let name = name.to_string();
+        let top = name.rsplit('.').next().unwrap_or_default();
+        PRIVATE.contains(&top) || name.ends_with(".home.arpa") || !name.contains('.')
+    };
+    for (name, place) in domains.iter().filter(|(name, _)| public_cas && private(name)) {
+        let help =
+            "write certificate = \"internal\" for the edge's own CA, or name a CA of your own in [acme]";
+        table.report.warn(place, format!("no public CA issues for \"{name}\""), help);
     }
 }
 
