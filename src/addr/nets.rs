@@ -28,7 +28,7 @@ const NONE: u32 = 1 << BITS | 1;
 /// The first word of a line whose networks stand elsewhere; the next two say from where on, and how many.
 const CROWDED: u32 = u32::MAX;
 
-impl<T: Word, const WORDS: usize, const PLACES: usize> Nets<T, WORDS, PLACES> {
+impl<T: Address, const WORDS: usize, const PLACES: usize> Nets<T, WORDS, PLACES> {
     /// From ranges, first and last address of each, in any order and with overlaps.
     pub(super) fn new(ranges: Vec<(T, T)>) -> Self {
         let nets: Vec<(T, T)> =
@@ -103,7 +103,7 @@ impl<T: Word, const WORDS: usize, const PLACES: usize> Nets<T, WORDS, PLACES> {
 
 impl<const WORDS: usize, const PLACES: usize> Line<WORDS, PLACES> {
     /// Of networks, no more than there are places, each of them cut to the bucket.
-    fn of<T: Word>(nets: &[(T, T)], low: u32) -> Self {
+    fn of<T: Address>(nets: &[(T, T)], low: u32) -> Self {
         let key = |at: usize, place: usize| {
             let Some((first, last)) = nets.get(place) else { return NONE };
             let host = first.host(*last).lowest(low).word::<WORDS>(at);
@@ -132,7 +132,7 @@ impl<const WORDS: usize, const PLACES: usize> Line<WORDS, PLACES> {
     }
 
     #[inline]
-    fn holds<T: Word>(&self, address: T) -> bool {
+    fn holds<T: Address>(&self, address: T) -> bool {
         let mut others = [0; PLACES];
         for (at, keys) in self.0.iter().enumerate() {
             let word = address.word::<WORDS>(at) << 1 | 1;
@@ -145,7 +145,7 @@ impl<const WORDS: usize, const PLACES: usize> Line<WORDS, PLACES> {
     }
 
     /// The networks as ranges; `bucket` is the first address of the bucket.
-    fn ranges<T: Word>(&self, bucket: T) -> impl Iterator<Item = (T, T)> {
+    fn ranges<T: Address>(&self, bucket: T) -> impl Iterator<Item = (T, T)> {
         let range = move |place: usize| {
             let (mut first, mut last) = (bucket, bucket);
             for at in 0..WORDS {
@@ -166,7 +166,7 @@ fn about(key: u32) -> u32 {
 }
 
 /// The fewest networks that hold a range and nothing else, from its first to its last address.
-fn cover<T: Word>(first: T, last: T) -> impl Iterator<Item = (T, T)> {
+fn cover<T: Address>(first: T, last: T) -> impl Iterator<Item = (T, T)> {
     let mut rest = Some(first);
     std::iter::from_fn(move || {
         let start = rest.filter(|start| *start <= last)?;
@@ -177,7 +177,7 @@ fn cover<T: Word>(first: T, last: T) -> impl Iterator<Item = (T, T)> {
 }
 
 /// Sorted, and what touches or overlaps made one.
-pub(super) fn merged<T: Word>(mut ranges: Vec<(T, T)>) -> Vec<(T, T)> {
+pub(super) fn merged<T: Address>(mut ranges: Vec<(T, T)>) -> Vec<(T, T)> {
     ranges.sort_unstable();
     ranges.dedup_by(|(first, last), (_, end)| {
         let touches = end.next().is_none_or(|next| *first <= next);
@@ -188,13 +188,13 @@ pub(super) fn merged<T: Word>(mut ranges: Vec<(T, T)>) -> Vec<(T, T)> {
 }
 
 /// Whether one of ranges that are [`merged`] holds an address.
-fn holds<T: Word>(ranges: &[(T, T)], address: T) -> bool {
+fn holds<T: Address>(ranges: &[(T, T)], address: T) -> bool {
     let below = ranges.partition_point(|(first, _)| *first <= address);
     below.checked_sub(1).and_then(|at| ranges.get(at)).is_some_and(|(_, last)| address <= *last)
 }
 
 /// An unsigned integer that an address is.
-pub(super) trait Word: Copy + Ord + Default {
+pub(super) trait Address: Copy + Ord + Default {
     const WIDTH: u32;
     /// At most the type's largest.
     fn of(count: usize) -> Self;
@@ -220,9 +220,9 @@ pub(super) trait Word: Copy + Ord + Default {
     fn with_word<const WORDS: usize>(self, at: usize, word: u32) -> Self;
 }
 
-macro_rules! words {
+macro_rules! addresses {
     ($($int:ty),*) => {$(
-        impl Word for $int {
+        impl Address for $int {
             const WIDTH: u32 = Self::BITS;
             fn of(count: usize) -> Self {
                 Self::try_from(count).unwrap_or(Self::MAX)
@@ -271,7 +271,7 @@ macro_rules! words {
         }
     )*};
 }
-words!(u32, u64, u128);
+addresses!(u32, u64, u128);
 
 #[inline]
 fn place<const WORDS: usize>(at: usize) -> u32 {

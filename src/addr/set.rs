@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::ClientAddr;
-use super::nets::{Nets, Word, merged};
+use super::nets::{Address, Nets, merged};
 
 /// A set of networks. An address belongs to it when any of the networks holds the address, which is what a search
 /// for the longest matching prefix would say too, as no network here can exclude.
@@ -165,7 +165,7 @@ fn covers<T: Ord + Copy>(ranges: &[(T, T)], first: T, last: T) -> bool {
 }
 
 /// Takes one address out of ranges.
-fn cut_out<T: Word>(ranges: &mut Vec<(T, T)>, address: T) {
+fn cut_out<T: Address>(ranges: &mut Vec<(T, T)>, address: T) {
     let Some(at) = ranges.iter().position(|(first, last)| *first <= address && address <= *last) else {
         return;
     };
