@@ -78,7 +78,8 @@ where
 }
 
 /// The edge's own lines from this level on; those of what it is built from are held at warnings, for below that
-/// they tell of every frame.
+/// they tell of every frame. `h2` warns of single frames too (as of a PING's acknowledgement that nobody asked for), and a
+/// client may send millions of them.
 fn targets(level: LogLevel) -> Targets {
     let own = match level {
         LogLevel::Error => LevelFilter::ERROR,
@@ -87,7 +88,10 @@ fn targets(level: LogLevel) -> Targets {
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
     };
-    Targets::new().with_target(env!("CARGO_CRATE_NAME"), own).with_default(own.min(LevelFilter::WARN))
+    Targets::new()
+        .with_target(env!("CARGO_CRATE_NAME"), own)
+        .with_target("h2", LevelFilter::ERROR)
+        .with_default(own.min(LevelFilter::WARN))
 }
 
 #[cfg(test)]
@@ -150,9 +154,10 @@ mod tests {
         let writer = lines.clone();
         let (subscriber, _level) = subscriber(&log(LogFormat::Text, LogLevel::Trace), move || writer.clone());
         tracing::subscriber::with_default(subscriber, || {
-            tracing::info!(target: "h2::frame", "frame");
+            tracing::info!(target: "hyper::proto", "frame");
+            tracing::warn!(target: "h2::proto", "a client's frame");
             assert_eq!(lines.take(), "");
-            tracing::warn!(target: "h2::frame", "broken");
+            tracing::warn!(target: "hyper::proto", "broken");
             tracing::trace!("ours");
             let written = lines.take();
             assert!(written.contains("broken") && written.contains("ours"), "{written}");
