@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use h2::RecvStream;
 use http::HeaderMap;
 use http_body::Frame;
@@ -15,6 +15,11 @@ use crate::fault::Fault;
 use crate::http::forwarded::is_dropped;
 use crate::wire::Known;
 use crate::wire::deadline::Deadline;
+
+/// Frames that are shorter are put together where they have come already: each piece costs more than its octets.
+const SHORT: usize = 1024;
+/// How long what is put together becomes, in octets.
+const TOGETHER: usize = 16 * 1024;
 
 /// Reads the body on demand: the stream's window opens as its data is taken.
 pub(super) struct Body {
@@ -41,12 +46,7 @@ impl Body {
     fn poll_stream(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
         if !self.ended {
             match ready!(self.stream.poll_data(cx)) {
-                Some(Ok(data)) => {
-                    // Fails only for more than was received.
-                    let _ = self.stream.flow_control().release_capacity(data.len());
-                    self.received.set(self.received.get() + data.len() as u64);
-                    return Poll::Ready(Some(Ok(Frame::data(data))));
-                }
+                Some(Ok(data)) => return Poll::Ready(Some(Ok(Frame::data(self.join(data, cx))))),
                 Some(Err(error)) => return Poll::Ready(Some(Err(fault(&error)))),
                 None => self.ended = true,
             }
@@ -57,6 +57,36 @@ impl Body {
             ),
             Err(error) => Poll::Ready(Some(Err(fault(&error)))),
         }
+    }
+
+    /// Data together with what has come behind it already, where it is short.
+    fn join(&mut self, first: Bytes, cx: &mut Context<'_>) -> Bytes {
+        self.took(&first);
+        if first.len() >= SHORT {
+            return first;
+        }
+        let Some(second) = self.take(cx) else { return first };
+        let mut joined = BytesMut::from(first);
+        joined.extend_from_slice(&second);
+        while joined.len() < TOGETHER
+            && let Some(more) = self.take(cx)
+        {
+            joined.extend_from_slice(&more);
+        }
+        joined.freeze()
+    }
+
+    /// Data that has come. What else has, as an end or an error, is found again at the next call.
+    fn take(&mut self, cx: &mut Context<'_>) -> Option<Bytes> {
+        let Poll::Ready(Some(Ok(data))) = self.stream.poll_data(cx) else { return None };
+        self.took(&data);
+        Some(data)
+    }
+
+    fn took(&mut self, data: &Bytes) {
+        // Fails only for more than was received.
+        let _ = self.stream.flow_control().release_capacity(data.len());
+        self.received.set(self.received.get() + data.len() as u64);
     }
 }
 
