@@ -235,7 +235,7 @@ fn doors(text: &mut Text, reading: &Reading) {
     rows().for_each(|(row, sum)| text.sample(&[("row", &row)], sum.open));
     text.counter(
         "vestibule_connections_refused_total",
-        "Client connections that were closed unheard, by row of [ports] and why",
+        "Client connections that were closed unheard, or for a flood of frames, by row of [ports] and why",
     );
     for ((row, why), count) in &reading.refused {
         text.sample(&[("row", &row.to_string()), ("reason", why)], count);

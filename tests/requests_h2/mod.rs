@@ -2,6 +2,7 @@
 //! upstream as exactly one HTTP/1.1 request that can be read in one way.
 
 mod corpus;
+mod floods;
 
 use std::fmt::Write as _;
 use std::io::Write as _;

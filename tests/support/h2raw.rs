@@ -11,6 +11,7 @@ pub(crate) type Field<'a> = (&'a [u8], &'a [u8]);
 
 pub(crate) const DATA: u8 = 0;
 pub(crate) const HEADERS: u8 = 1;
+pub(crate) const PRIORITY: u8 = 2;
 pub(crate) const RST_STREAM: u8 = 3;
 pub(crate) const SETTINGS: u8 = 4;
 pub(crate) const PING: u8 = 6;
@@ -20,7 +21,7 @@ pub(crate) const CONTINUATION: u8 = 9;
 
 pub(crate) const END_STREAM: u8 = 1;
 pub(crate) const END_HEADERS: u8 = 4;
-const ACK: u8 = 1;
+pub(crate) const ACK: u8 = 1;
 
 /// One frame as it came.
 #[derive(Debug)]
@@ -59,13 +60,12 @@ impl H2 {
 
     /// Sends a frame.
     pub(crate) fn write(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> io::Result<()> {
-        let length = u32::try_from(payload.len()).map_err(io::Error::other)?.to_be_bytes();
-        let mut frame = Vec::with_capacity(9 + payload.len());
-        frame.extend(length.iter().skip(1));
-        frame.extend([kind, flags]);
-        frame.extend(stream.to_be_bytes());
-        frame.extend(payload);
-        self.tls.write_all(&frame)?;
+        self.send(&frame(kind, flags, stream, payload))
+    }
+
+    /// Sends octets as they are.
+    pub(crate) fn send(&mut self, octets: &[u8]) -> io::Result<()> {
+        self.tls.write_all(octets)?;
         self.tls.flush()
     }
 
@@ -143,6 +143,12 @@ impl H2 {
         }
         Ok(streams.iter().filter_map(|stream| ended.remove(stream)).collect())
     }
+}
+
+/// A frame in octets.
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let [_, length @ ..] = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
 /// What a frame means for its stream.

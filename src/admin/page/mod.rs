@@ -79,7 +79,7 @@ pub struct RowView {
     pub open: u64,
     /// Connections that were let in since the start.
     pub opened: u64,
-    /// Connections that were closed unheard since the start.
+    /// Connections that were closed unheard, or for a flood of frames, since the start.
     pub refused: u64,
 }
 

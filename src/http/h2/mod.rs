@@ -5,6 +5,7 @@ mod body;
 mod duplex;
 mod gather;
 mod head;
+mod overhead;
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -16,7 +17,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::server::{Connection, SendResponse};
 use h2::{Reason, RecvStream};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::timeout;
 
 use self::body::Body;
@@ -36,10 +37,15 @@ const MAX_STREAMS: u32 = 128;
 /// How much of a request's body may be under way, in octets: a stream's and a connection's window.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// What tiny DATA frames that nobody has read yet may cost beside their content, as the `h2` crate reckons it: enough for a stream's
+/// window in frames of 32 octets, as clients send who write line by line, and for a turn's reading in frames of one.
+const SMALL_FRAMES: usize = 2 * 1024 * 1024;
 /// How much of an answer waits in a stream for the client, in octets.
 const SEND_BUFFER: usize = 256 * 1024;
-/// How long a client that was told to leave may still send.
+/// How long a client that was told to leave may still send, and how much, in octets: what may be on its way fills the window, and
+/// a flood has no end.
 const LINGER: Duration = Duration::from_secs(2);
+const MAX_LINGER: usize = 2 * CONNECTION_WINDOW as usize;
 /// From how many requests that the client took back at once a connection ends, where they are the most of its requests
 /// (CVE-2023-44487).
 const MAX_CANCELLED: u64 = 200;
@@ -62,7 +68,7 @@ async fn requests<S: AsyncRead + AsyncWrite + Unpin + 'static>(link: Rc<Link>, i
     let streams = Rc::new(Streams::new(link, limits));
     let mut leaving = Leaving::default();
     poll_fn(|cx| {
-        let polled = poll_connection(&mut connection, &streams, &mut leaving, cx);
+        let polled = poll_connection(&mut connection, &io, &streams, &mut leaving, cx);
         // What keeps the client from reading is a stream's own matter; here only a broken connection counts.
         if let Poll::Ready(Err(_)) = io.poll_send(cx) { Poll::Ready(()) } else { polled }
     })
@@ -79,9 +85,8 @@ async fn requests<S: AsyncRead + AsyncWrite + Unpin + 'static>(link: Rc<Link>, i
 async fn farewell<S: AsyncRead + AsyncWrite + Unpin>(mut io: Gather<S>) {
     let rest = async {
         io.shutdown().await?;
-        let mut ignored = [0; 1024];
-        while io.read(&mut ignored).await? > 0 {}
-        Ok::<(), std::io::Error>(())
+        let mut most = MAX_LINGER;
+        poll_fn(|cx| io.poll_forget(&mut most, cx)).await
     };
     let _ = timeout(LINGER, rest).await;
 }
@@ -107,6 +112,7 @@ fn settings() -> h2::server::Builder {
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(u32::try_from(MAX_REQUEST_HEAD).unwrap_or(u32::MAX))
         .max_send_buffer_size(SEND_BUFFER)
+        .data_frame_budget(SMALL_FRAMES)
         .enable_connect_protocol();
     builder
 }
@@ -130,6 +136,7 @@ struct Leaving {
 
 fn poll_connection<S: AsyncRead + AsyncWrite + Unpin + 'static>(
     connection: &mut Connection<Gather<S>, Bytes>,
+    io: &Gather<S>,
     streams: &Rc<Streams>,
     leaving: &mut Leaving,
     cx: &mut Context<'_>,
@@ -137,9 +144,16 @@ fn poll_connection<S: AsyncRead + AsyncWrite + Unpin + 'static>(
     loop {
         match connection.poll_accept(cx) {
             Poll::Ready(Some(Ok((request, respond)))) => {
+                io.request();
                 // Boxed: the runtime would move its 2 KiB four times (2 % of a small request).
                 tokio::task::spawn_local(Box::pin(streams.begin().serve(request, respond)));
                 continue;
+            }
+            Poll::Ready(Some(Err(error))) if is_calm(&error) => {
+                streams.tell_flood();
+                // The crate has said GOAWAY, which the client is to read.
+                leaving.said = true;
+                return Poll::Ready(());
             }
             Poll::Ready(_) => return Poll::Ready(()),
             Poll::Pending => {}
@@ -148,7 +162,8 @@ fn poll_connection<S: AsyncRead + AsyncWrite + Unpin + 'static>(
         if leaving.said {
             return leaving.poll_over(streams, cx);
         }
-        if streams.are_abuse() {
+        if streams.are_abuse() || io.is_flooded() {
+            streams.tell_flood();
             connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
             leaving.said = true;
             continue;
@@ -162,6 +177,11 @@ fn poll_connection<S: AsyncRead + AsyncWrite + Unpin + 'static>(
         leaving.said = true;
         leaving.deadline.clear();
     }
+}
+
+/// Whether the `h2` crate has ended a flood by itself.
+fn is_calm(error: &h2::Error) -> bool {
+    error.is_go_away() && error.is_library() && error.reason() == Some(Reason::ENHANCE_YOUR_CALM)
 }
 
 impl Leaving {
@@ -206,6 +226,12 @@ impl Streams {
         self.open.set(self.open.get() + 1);
         self.total.set(self.total.get() + 1);
         Stream(Rc::clone(self))
+    }
+
+    fn tell_flood(&self) {
+        let Link { worker, bind, peer, .. } = &*self.link;
+        worker.lobby.meter.refused(*bind, "flood");
+        tracing::info!(client = %peer, row = %bind, "closed: a flood of HTTP/2 frames");
     }
 
     fn are_abuse(&self) -> bool {

@@ -137,7 +137,7 @@ pub struct Reading {
     pub faults: BTreeMap<&'static str, u64>,
     /// Connections by row.
     pub rows: BTreeMap<Bind, RowSum>,
-    /// Connections that were closed unheard, by row and why.
+    /// Connections that were closed unheard, or for a flood of frames, by row and why.
     pub refused: BTreeMap<(Bind, &'static str), u64>,
     /// Handshakes by version, and whether a ticket spared the certificate.
     pub handshakes: BTreeMap<(&'static str, bool), u64>,
@@ -223,7 +223,7 @@ impl Meter {
         Open { cells, _own: std::marker::PhantomData }
     }
 
-    /// A connection was closed unheard, in one word why.
+    /// A connection was closed unheard, or for a flood of frames, in one word why.
     pub fn refused(&self, row: Bind, why: &'static str) {
         self.refused.of((row, why)).add(1);
     }
