@@ -90,7 +90,14 @@ pub struct Store {
 /// The right to order for one record. It ends when this is dropped, or with the process, however that ends.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for Lock {
+    /// A child that is just being started has the file open as well: the lock does not wait for it.
+    fn drop(&mut self) {
+        let _ = self.file.unlock();
+    }
 }
 
 impl Store {
@@ -263,7 +270,7 @@ fn lock(path: &Path) -> Result<Option<Lock>, StoreError> {
         if let (Ok(there), Ok(held)) = (fs::metadata(path), file.metadata())
             && same(there, held)
         {
-            return Ok(Some(Lock { _file: file }));
+            return Ok(Some(Lock { file }));
         }
     }
 }
