@@ -39,8 +39,9 @@ impl Worker {
     /// Passes a connection on, to its end. `bind` names the row that it came in on. What holds at its beginning holds to
     /// its end: a reload does not concern it.
     pub async fn serve(self: Rc<Self>, entered: Entered, forward: Arc<Forward>, bind: Bind) {
-        let Entered { tcp, client, ends, permit, seat, place: _place, .. } = entered;
-        let mut record = Record::new(&self.lobby, bind, client);
+        // It is dropped last: whoever reads its line finds that the connection's place is free again.
+        let mut record = Record::new(&self.lobby, bind, entered.client);
+        let Entered { tcp, ends, permit, seat, place: _place, .. } = entered;
         // Boxed: what came before is not kept for as long as bytes go to and fro.
         match Box::pin(self.join(tcp, &seat, ends, permit, &forward, &mut record)).await {
             Ok(Joined { mut client, mut upstream }) => {

@@ -183,7 +183,7 @@ impl Spool {
 
 impl Drop for Spool {
     fn drop(&mut self) {
-        self.give_back_disk(self.written);
+        self.forget_file();
         self.worker.lobby.rooms.memory.give_back(self.in_memory);
     }
 }
