@@ -11,6 +11,7 @@ use http::Request;
 use crate::support::client::{self, NAME, Wire, connect};
 use crate::support::edge::{Edge, ROWS};
 use crate::support::h2client::H2Client;
+use crate::support::port::Port;
 use crate::support::upstream::{Then, Upstream};
 
 #[test]
@@ -300,7 +301,7 @@ fn what_may_have_been_read_is_not_sent_twice() {
 #[test]
 fn a_target_that_is_not_there_is_passed_over() {
     let upstream = Upstream::echo();
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let closed = "127.0.0.1:1";
     let edge = Edge::start(&format!(
         "{ROWS}\n[[site]]\ndomains = [\"{NAME}\"]\nupstream = [\"{closed}\", \"{}\"]\ncertificate = \"internal\"\n",
         upstream.address()
@@ -327,9 +328,8 @@ fn cookies_go_in_one_line() {
 /// While the upstream restarts, requests wait for it instead of failing: a POST too, for nothing of it was sent.
 #[test]
 fn a_request_waits_while_the_upstream_restarts() {
-    let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = held.local_addr().unwrap();
-    drop(held);
+    let port = Port::reserve();
+    let address = port.address();
     let edge = Edge::start(&format!(
         "{ROWS}\n[[site]]\ndomains = [\"{NAME}\"]\nupstream = \"{address}\"\ncertificate = \"internal\"\n\
          [site.proxy]\nhold = \"60s\"\n"
@@ -364,7 +364,7 @@ fn a_request_waits_while_the_upstream_restarts() {
 
 #[test]
 fn a_request_waits_no_longer_than_it_may() {
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let closed = "127.0.0.1:1";
     let edge = Edge::start(&format!(
         "{ROWS}\n[[site]]\ndomains = [\"{NAME}\"]\nupstream = \"{closed}\"\ncertificate = \"internal\"\n\
          [site.proxy]\nhold = \"100ms\"\n"

@@ -18,15 +18,16 @@ use crate::support::client::{self, NAME, Wire, connect};
 use crate::support::edge::{self, Edge, HTTPS, ROWS};
 use crate::support::h2client::H2Client;
 use crate::support::lines::text;
+use crate::support::port::Port;
 use crate::support::upstream::{Then, Upstream};
-use crate::support::{PATIENCE, websocket};
+use crate::support::{PATIENCE, program, websocket};
 
 const UPGRADES: usize = 20;
 
 #[test]
 fn twenty_upgrades_and_ten_that_fail_cost_no_request() {
     let upstream = upstream();
-    let mut edge = Edge::start_linked(&config(&upstream, "1s"), &[]);
+    let mut edge = Edge::start_linked(&config(&upstream, "5s"), &[]);
     let descriptors = edge.descriptors();
     let mut sockets: Vec<_> = (0..4).map(|_| open_websocket(&edge)).collect();
     let load = Load::new(&edge);
@@ -96,7 +97,7 @@ fn programs_that_cannot_take_over_leave_the_old_one() {
         assert!(status(&edge).contains(expected), "{}", status(&edge));
         assert_eq!(client.get("/load").unwrap().status, 200);
     }
-    std::fs::write(&program, b"\x7fELF\x02\x01\x01\0of another machine").unwrap();
+    edge.put_program(b"\x7fELF\x02\x01\x01\0of another machine");
     let why = edge.upgrade().unwrap_err();
     assert!(why.contains("is not a program for this machine's architecture"), "{why}");
     std::fs::remove_file(&program).unwrap();
@@ -203,14 +204,14 @@ fn a_new_process_that_dies_is_replaced_by_the_old_one() {
 fn the_program_at_the_same_path_is_started() {
     let upstream = upstream();
     let mut edge = Edge::start_linked(&config(&upstream, "10s"), &[]);
-    let program = edge.folder().join("program");
+    let place = edge.folder().join("program");
     for round in 0..2 {
         let new = edge.folder().join("new");
-        std::fs::copy(edge::BINARY, &new).unwrap();
-        std::fs::rename(&new, &program).unwrap();
+        program::copy(Path::new(edge::BINARY), &new);
+        std::fs::rename(&new, &place).unwrap();
         let pid = edge.upgrade().unwrap();
         let runs = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap();
-        assert_eq!(runs, program, "upgrade {round}");
+        assert_eq!(runs, place, "upgrade {round}");
     }
 }
 
@@ -319,8 +320,8 @@ fn a_service_manager_is_told() {
 #[test]
 fn sockets_of_a_service_manager_are_taken_by_their_addresses() {
     let upstream = upstream();
-    let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let (ours, stray) = (free(), free());
+    let ports = [Port::reserve(), Port::reserve()];
+    let [ours, stray] = ports.each_ref().map(Port::address);
     let program = format!(
         r#"
 import os, socket, sys

@@ -1,7 +1,6 @@
 //! The challenge dns-01, with a real name server that the CA asks as well.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::Instant;
 
@@ -11,8 +10,8 @@ use super::named::Named;
 use super::pebble::{Options, Pebble, rows};
 use super::proxy::{CHALLENGE, FINALIZE, Fault};
 use super::{NAME, handshake, record, said, site, table, wait_for_handshake};
-use crate::support::PATIENCE;
 use crate::support::edge::{Edge, run};
+use crate::support::{PATIENCE, program};
 
 /// A CA that asks this name server.
 pub(super) fn pebble(named: &Named) -> Pebble {
@@ -294,7 +293,7 @@ fn a_hook_writes_the_record() {
         named.address().port(),
         named.key("edge").display()
     );
-    write_program(&hook, &script);
+    program::write(&hook, &script);
     let dns = format!(
         "challenge = \"dns-01\"\ndns = {{ provider = \"exec\", command = [\"{0}\"], resolvers = [\"{1}\"], \
          nameservers = [\"{1}\"] }}",
@@ -305,16 +304,11 @@ fn a_hook_writes_the_record() {
     wait_for_handshake(&pebble, "any.app.test", PATIENCE);
     named.wait_for_txt("_acme-challenge.app.test.", 0);
     drop(edge);
-    write_program(&hook, "#!/bin/sh\necho 'no zone for that' >&2\nexit 7\n");
+    program::write(&hook, "#!/bin/sh\necho 'no zone for that' >&2\nexit 7\n");
     let edge = Edge::start(&config(&pebble, &dns, &[NAME]));
     let failure = said(&edge, "no certificate was obtained")["failure"].as_str().unwrap().to_owned();
     let expected = "asked about _acme-challenge.app.test., failed: exit status: 7: no zone for that";
     assert!(failure.contains(expected), "{failure}");
-}
-
-fn write_program(path: &std::path::Path, script: &str) {
-    fs::write(path, script).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o700)).unwrap();
 }
 
 #[test]

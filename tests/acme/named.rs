@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use super::pebble::free_port;
 use crate::support::PATIENCE;
 use crate::support::lines::Lines;
+use crate::support::program::copy;
 
 /// A running name server. Dropping it ends it.
 pub(super) struct Named {
@@ -130,7 +131,7 @@ fn run(folder: &TempDir, port: u16) -> (Child, Lines) {
     fs::write(&file, config).unwrap();
     // AppArmor knows Debian's own by its path, and keeps it to folders of its own.
     let named = folder.path().join("named");
-    fs::copy(program("named"), &named).unwrap();
+    copy(&program("named"), &named);
     let mut child = Command::new(named)
         .args(["-g", "-n", "1", "-U", "1", "-c"])
         .arg(file)

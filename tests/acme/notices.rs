@@ -3,7 +3,6 @@
 use std::fs;
 use std::io::{BufReader, Write};
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -15,7 +14,7 @@ use super::pebble::{Options, Pebble};
 use super::proxy::{Fault, NEW_ORDER};
 use super::{NAME, alter, certs, config, said, wait_for_handshake};
 use crate::support::edge::{Edge, run};
-use crate::support::{PATIENCE, post};
+use crate::support::{PATIENCE, post, program};
 
 /// Where posts arrive, answered with these statuses in turn, the last one for ever.
 struct Receiving {
@@ -56,11 +55,10 @@ impl Receiving {
 
 /// A hook that writes down its arguments and its input, and the key of `[acme]` that names it.
 fn hook(folder: &Path, then: &str) -> (PathBuf, String) {
-    let (program, told) = (folder.join("on-cert"), folder.join("told"));
+    let (path, told) = (folder.join("on-cert"), folder.join("told"));
     let script = format!("#!/bin/sh\nprintf '%s\\n' \"$*\" \"$(cat)\" >> {}\n{then}\n", told.display());
-    fs::write(&program, script).unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
-    (told, format!("hook = [\"{}\", \"first\"]\n", program.display()))
+    program::write(&path, script);
+    (told, format!("hook = [\"{}\", \"first\"]\n", path.display()))
 }
 
 /// What the hook was told, once it was told so often.

@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Instant;
 
@@ -13,6 +14,7 @@ use tempfile::TempDir;
 
 use super::proxy::Proxy;
 use crate::support::PATIENCE;
+use crate::support::port::Port;
 
 /// What a test wants of its CA.
 pub(super) struct Options {
@@ -249,14 +251,16 @@ fn own_certificates(folder: &Path) -> PathBuf {
     folder.to_owned()
 }
 
-/// A port that nothing listens on, below those that the kernel gives out by itself; no two calls of a process get the same.
+/// A port that is nobody's, below those that the kernel gives out by itself: it is kept for as long as the process runs.
 pub(super) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
+    static KEPT: Mutex<Vec<Port>> = Mutex::new(Vec::new());
     let start = u16::try_from(std::process::id() % 1000).unwrap() * 10;
     loop {
-        let port = 20_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 12_000;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
+        let number = 20_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 12_000;
+        if let Ok(port) = Port::at(number) {
+            KEPT.lock().unwrap().push(port);
+            return number;
         }
     }
 }

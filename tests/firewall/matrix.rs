@@ -68,8 +68,8 @@ fn cells() {
     publish_as_docker_does();
     let folder = tempfile::tempdir().unwrap();
     let (postgres, redis) = (postgres::Server::start(), redis::Server::start());
-    let config = CONFIG.replace("@postgres@", &postgres.port.to_string());
-    let edge = Edge::start(&config.replace("@redis@", &redis.port.to_string()));
+    let config = CONFIG.replace("@postgres@", &postgres.port.number().to_string());
+    let edge = Edge::start(&config.replace("@redis@", &redis.port.number().to_string()));
     let _sshd = Sshd::start(folder.path());
     for port in [22222, 6379, 7777, 9100] {
         listen(None, port, "host");

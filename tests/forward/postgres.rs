@@ -14,6 +14,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::support::lines::Lines;
+use crate::support::port::Port;
 use crate::support::shared::Shared;
 use crate::tls::pki::Anything;
 
@@ -25,7 +26,7 @@ pub(crate) const PASSWORD: &str = "a word that nobody guesses";
 pub(crate) struct Server {
     child: Child,
     _folder: TempDir,
-    pub(crate) port: u16,
+    pub(crate) port: Port,
 }
 
 static SERVER: Shared<Server> = Shared::new();
@@ -40,9 +41,9 @@ impl Server {
         initdb.args(["--no-sync", "-A", "scram-sha-256", "-U", "edge", "-E", "UTF8", "--locale=C"]);
         let made = initdb.arg("-D").arg(&data).arg("--pwfile").arg(&word).output().unwrap();
         assert!(made.status.success(), "{made:?}");
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = Port::reserve();
         let mut server = program("postgres");
-        server.arg("-D").arg(&data).arg("-k").arg(folder.path()).args(["-p", &port.to_string()]);
+        server.arg("-D").arg(&data).arg("-k").arg(folder.path()).args(["-p", &port.number().to_string()]);
         server.args(["-c", "fsync=off", "-c", "listen_addresses=127.0.0.1", "-c", "max_connections=40"]);
         let mut child = server.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let log = Lines::follow(child.stderr.take().unwrap());
@@ -52,7 +53,7 @@ impl Server {
 
     /// A plain row and one that ends TLS, both before this server.
     fn edge(&self) -> Edge {
-        let target = format!("forward = \"127.0.0.1:{}\", allow = [\"here\"]", self.port);
+        let target = format!("forward = \"{}\", allow = [\"here\"]", self.port.address());
         Edge::start(&rows(&format!(
             "\"{ROW}\" = {{ {target} }}\n\
              \"{TLS_ROW}\" = {{ {target}, tls = \"{NAME}\", certificate = \"internal\" }}"

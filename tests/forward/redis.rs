@@ -5,22 +5,23 @@ use std::process::{Child, Command, Stdio};
 
 use super::*;
 use crate::support::lines::Lines;
+use crate::support::port::Port;
 
 const TLS_ROW: &str = "127.0.0.4:0";
 
 /// A running server. Dropping it ends it.
 pub(crate) struct Server {
     child: Child,
-    pub(crate) port: u16,
+    pub(crate) port: Port,
 }
 
 impl Server {
     pub(crate) fn start() -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = Port::reserve();
         let mut command = Command::new("redis-server");
         command.args([
             "--port",
-            &port.to_string(),
+            &port.number().to_string(),
             "--bind",
             "127.0.0.1",
             "--save",
@@ -52,7 +53,7 @@ fn asked(address: SocketAddr, more: &[&str]) -> String {
 #[test]
 fn redis_cli_and_redis_benchmark_in_plain_and_over_tls() {
     let server = Server::start();
-    let target = format!("forward = \"127.0.0.1:{}\", allow = [\"here\"]", server.port);
+    let target = format!("forward = \"{}\", allow = [\"here\"]", server.port.address());
     let edge = Edge::start(&rows(&format!(
         "\"{ROW}\" = {{ {target} }}\n\
          \"{TLS_ROW}\" = {{ {target}, tls = \"redis.localhost\", certificate = \"internal\" }}"

@@ -1,7 +1,7 @@
 //! A real sshd behind a forward row: the server speaks first, and files go through whole.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -10,12 +10,13 @@ use std::time::Instant;
 use tempfile::TempDir;
 
 use super::*;
+use crate::support::port::Port;
 
 /// A running sshd that takes one key. Dropping it ends it.
 struct Server {
     child: Child,
     folder: TempDir,
-    port: u16,
+    port: Port,
 }
 
 impl Server {
@@ -26,12 +27,13 @@ impl Server {
             keygen.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(folder.path().join(key));
             assert!(keygen.status().unwrap().success());
         }
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = Port::reserve();
         let at = folder.path().display();
         let config = format!(
-            "ListenAddress 127.0.0.1\nPort {port}\nHostKey {at}/host\nAuthorizedKeysFile {at}/user.pub\n\
+            "ListenAddress 127.0.0.1\nPort {}\nHostKey {at}/host\nAuthorizedKeysFile {at}/user.pub\n\
              StrictModes no\nUsePAM no\nPidFile none\nPermitRootLogin prohibit-password\nPasswordAuthentication no\n\
-             Subsystem sftp internal-sftp\n"
+             Subsystem sftp internal-sftp\n",
+            port.number()
         );
         fs::write(folder.path().join("config"), config).unwrap();
         if nix::unistd::geteuid().is_root() {
@@ -42,7 +44,7 @@ impl Server {
         let child = sshd.stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let server = Self { child, folder, port };
         let end = Instant::now() + PATIENCE;
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        while TcpStream::connect(server.port.address()).is_err() {
             assert!(Instant::now() < end, "sshd does not listen");
             std::thread::sleep(Duration::from_millis(5)); // it says so nowhere that a test could wait for
         }
@@ -84,7 +86,7 @@ fn done(command: &mut Command) -> String {
 #[test]
 fn ssh_and_scp_work_through_a_row() {
     let server = Server::start();
-    let edge = Edge::start(&row(&format!("forward = \"127.0.0.1:{}\", allow = [\"here\"]", server.port)));
+    let edge = Edge::start(&row(&format!("forward = \"{}\", allow = [\"here\"]", server.port.address())));
     let address = edge.address(ROW);
     let (options, port) = (server.options(address), address.port().to_string());
     let host = address.ip().to_string();

@@ -14,8 +14,8 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::PATIENCE;
 use super::lines::{Lines, text};
+use super::{PATIENCE, program};
 
 /// An https and an http row on loopback addresses, ports chosen by the kernel.
 pub(crate) const ROWS: &str = r#"
@@ -83,9 +83,13 @@ impl Edge {
 
     /// Puts a shell script in the program's place.
     pub(crate) fn replace_program(&self, script: &str) {
+        self.put_program(format!("#!/bin/sh\n{script}\n"));
+    }
+
+    /// Puts these bytes in the program's place.
+    pub(crate) fn put_program(&self, content: impl AsRef<[u8]>) {
         let new = self.folder().join("new");
-        fs::write(&new, format!("#!/bin/sh\n{script}\n")).unwrap();
-        fs::set_permissions(&new, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        program::write(&new, content);
         fs::rename(new, self.folder().join("program")).unwrap();
     }
 
@@ -254,14 +258,17 @@ impl Edge {
     /// Waits until every client's connection is closed.
     #[track_caller]
     pub(crate) fn wait_until_no_client(&self) {
+        self.wait_for_clients(0);
+    }
+
+    /// Waits until so many clients' connections were accepted and are open.
+    #[track_caller]
+    pub(crate) fn wait_for_clients(&self, count: usize) {
         let deadline = Instant::now() + PATIENCE;
-        while self.client_connections() > 0 {
-            assert!(
-                Instant::now() < deadline,
-                "{} clients' connections stay open",
-                self.client_connections()
-            );
-            std::thread::sleep(Duration::from_millis(5)); // the kernel tells nobody when another process closes
+        while self.client_connections() != count {
+            let open = self.client_connections();
+            assert!(Instant::now() < deadline, "{open} clients' connections are open, and not {count}");
+            std::thread::sleep(Duration::from_millis(5)); // the kernel tells nobody what another process does
         }
     }
 

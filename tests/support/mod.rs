@@ -8,7 +8,9 @@ pub(crate) mod edge;
 pub(crate) mod h2client;
 pub(crate) mod h2raw;
 pub(crate) mod lines;
+pub(crate) mod port;
 pub(crate) mod post;
+pub(crate) mod program;
 pub(crate) mod shared;
 pub(crate) mod upstream;
 pub(crate) mod websocket;
@@ -16,4 +18,4 @@ pub(crate) mod websocket;
 use std::time::Duration;
 
 /// How long anything may take before a test gives up on it. Nothing sleeps this long on a good day.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);

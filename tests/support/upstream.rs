@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
 use std::time::Instant;
 
 use super::PATIENCE;
@@ -44,6 +45,7 @@ pub(crate) enum Then {
 pub(crate) struct Upstream {
     address: SocketAddr,
     shared: Arc<State>,
+    accepting: Option<JoinHandle<()>>,
 }
 
 #[derive(Default)]
@@ -103,7 +105,7 @@ impl Upstream {
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(State::default());
         let (state, serve) = (Arc::clone(&shared), Arc::new(serve));
-        std::thread::spawn(move || {
+        let accepting = std::thread::spawn(move || {
             while let Ok((stream, _)) = listener.accept() {
                 if state.leaving.load(Ordering::SeqCst) {
                     return;
@@ -113,7 +115,7 @@ impl Upstream {
                 std::thread::spawn(move || serve(&mut connection));
             }
         });
-        Self { address, shared }
+        Self { address, shared, accepting: Some(accepting) }
     }
 
     /// Where it listens.
@@ -171,6 +173,8 @@ impl Drop for Upstream {
     fn drop(&mut self) {
         self.shared.leaving.store(true, Ordering::SeqCst);
         let _ = TcpStream::connect(self.address);
+        // With its end the socket is closed, and another upstream may have the address.
+        let _ = self.accepting.take().map(JoinHandle::join);
         for stream in self.shared.streams.lock().unwrap().drain(..) {
             let _ = stream.shutdown(Shutdown::Both);
         }

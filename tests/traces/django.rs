@@ -1,7 +1,6 @@
 //! A real collector, and a real Django that is traced by OpenTelemetry's own package.
 
 use std::collections::HashMap;
-use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -9,12 +8,14 @@ use super::{NAME, PARENT, TRACE, connect};
 use crate::support::django::Django;
 use crate::support::edge::{Edge, ROWS};
 use crate::support::lines::Lines;
+use crate::support::port::Port;
 
 /// A rotel that says on its standard output what it understood. Dropping it ends it.
 struct Rotel {
     child: Child,
     said: Lines,
     url: String,
+    _ports: [Port; 2],
 }
 
 impl Rotel {
@@ -22,7 +23,8 @@ impl Rotel {
         let program = packages().join("rotel/rotel-agent");
         assert!(program.exists(), "{} is missing: run `make test`, which installs it", program.display());
         // It takes no port 0.
-        let [http, grpc] = free_addresses();
+        let ports = [Port::reserve(), Port::reserve()];
+        let [http, grpc] = ports.each_ref().map(Port::address);
         let mut command = Command::new(program);
         command.args(["start", "--exporter", "blackhole", "--batch-timeout", "50ms"]);
         command.args(["--debug-log", "traces", "--debug-log-verbosity", "detailed"]);
@@ -31,7 +33,7 @@ impl Rotel {
             command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let said = Lines::follow(child.stdout.take().unwrap());
         said.wait("the collector", |line| line.contains("Starting Rotel").then_some(()));
-        Self { child, said, url: format!("http://{http}") }
+        Self { child, said, url: format!("http://{http}"), _ports: ports }
     }
 
     /// The first span after the mark with such a value.
@@ -98,10 +100,4 @@ fn django_s_span_is_below_the_edge_s_in_a_real_collector() {
 
 fn packages() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("build/traces")
-}
-
-/// Two that nobody listens at just now.
-fn free_addresses() -> [SocketAddr; 2] {
-    let listeners = [0, 1].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
-    listeners.map(|listener| listener.local_addr().unwrap())
 }

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{addresses, closed, command, config, edge, named, say, wait_for_status};
+use super::{addresses, command, config, edge, named, say, wait_for_status};
 use crate::support::client::{NAME, Response, connect};
 use crate::support::edge::Edge;
+use crate::support::port::Port;
 use crate::support::upstream::{Then, Upstream};
 
 #[test]
@@ -136,7 +137,8 @@ fn one_that_does_not_answer_is_left_alone() {
     let edge = edge(&addresses(&[&dead, &good]), "balance = \"round-robin\"");
     let mut client = connect(&edge);
     (0..100).for_each(|_| assert_eq!(client.get("/").unwrap().text(), "good"));
-    assert!(dead.mark() <= 6, "{} requests went to it", dead.mark());
+    // Half of them would be its share; the pauses between those that it gets grow, from a second on.
+    assert!(dead.mark() <= 12, "{} requests went to it", dead.mark());
     let alone = super::edge(&addresses(&[&dead]), "");
     let mut client = connect(&alone);
     (0..5).for_each(|_| assert_eq!(client.get("/").unwrap().status, 502));
@@ -184,7 +186,8 @@ fn one_that_is_drained_finishes_and_gets_nothing_new() {
 #[test]
 fn one_that_is_not_there_is_seen_and_counted() {
     let good = named("good");
-    let missing = closed();
+    let port = Port::reserve();
+    let missing = port.address();
     let upstreams = [missing.to_string(), good.address().to_string()];
     let edge = edge(&upstreams, "balance = \"round-robin\"");
     let mut client = connect(&edge);

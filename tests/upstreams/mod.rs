@@ -42,11 +42,6 @@ fn addresses(upstreams: &[&Upstream]) -> Vec<String> {
     upstreams.iter().map(|upstream| upstream.address().to_string()).collect()
 }
 
-/// An address at which nobody listens.
-fn closed() -> std::net::SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
-
 /// A command about the running edge.
 fn command(edge: &Edge, arguments: &[&str]) -> (Option<i32>, String, String) {
     let socket = edge.folder().join("admin.sock");

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
-use super::{closed, edge, say, wait, wait_for_status};
+use super::{edge, say, wait, wait_for_status};
 use crate::support::client::{NAME, Tls, Wire, connect};
 use crate::support::django::Django;
 use crate::support::edge::Edge;
+use crate::support::port::Port;
 use crate::support::upstream::Upstream;
 
 /// What a client that keeps asking has seen.
@@ -60,7 +61,8 @@ fn workers_retire_and_no_request_is_lost() {
 
 #[test]
 fn twenty_restarts_are_not_felt() {
-    let address = closed().to_string();
+    let port = Port::reserve();
+    let address = port.address().to_string();
     let mut django = Django::gunicorn_with("gthread", Some(&address), &[]);
     let edge = edge(std::slice::from_ref(&address), "hold = \"60s\"");
     let (tally, done) = (Tally::default(), AtomicBool::new(false));
@@ -100,8 +102,9 @@ fn sent_to(server: &TcpListener) -> TcpStream {
 
 #[test]
 fn what_a_server_that_stopped_has_not_read_goes_to_the_next() {
-    let server = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = server.local_addr().unwrap();
+    let port = Port::reserve();
+    let address = port.address();
+    let server = TcpListener::bind(address).unwrap();
     let edge = edge(&[address.to_string()], "hold = \"60s\"");
     let mut client = post(&edge, 200);
     let stream = sent_to(&server);
