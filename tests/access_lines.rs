@@ -197,6 +197,11 @@ fn a_full_disk_costs_lines_and_no_request() {
     // A line that lost no more than its end counts as dropped, though it is there.
     let told = u64::try_from(whole.len()).unwrap() + dropped(&edge);
     assert!((asked..=asked + 2).contains(&told) && cut.len() <= 2, "{told} of {asked} lines; cut: {cut:?}");
+    let mut times = 0;
+    edge.log().wait("the second end of it", |line| {
+        times += usize::from(line.contains("access lines are written again"));
+        (times == 2).then_some(())
+    });
     let told = edge.log().all();
     let count = |what: &str| told.lines().filter(|line| line.contains(what)).count();
     assert_eq!(count("access lines cannot be written and are dropped"), 2, "once each time:\n{told}");
@@ -226,7 +231,6 @@ fn wait_for(log: &Path, text: &str) {
 
 fn edge(upstream: &Upstream) -> Edge {
     let at = upstream.address();
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     Edge::start(&format!(
         r#"{ROWS}
 [sources]
@@ -244,7 +248,7 @@ certificate = "internal"
   allow = ["office"]
   [[site.route]]
   path = "/dead/"
-  upstream = "{closed}"
+  upstream = "127.0.0.1:1"
 
 [[site]]
 domains = ["other.localhost"]

@@ -65,9 +65,8 @@ fn a_client_may_leave_at_any_octet() {
         client.send(&whole[..cut]).unwrap();
         if cut % 2 == 0 { client.vanish() } else { drop(client) }
     }
-    let arrived = upstream.mark();
-    assert!(arrived <= 2, "{arrived} requests were whole, though only the last was");
-    hold(&edge, &upstream, arrived);
+    // Only the last was whole, and may be tried once more where the connection to the upstream was not fresh.
+    hold(&edge, &upstream, 2);
 }
 
 /// A TLS handshake, cut after some of its octets.
@@ -268,7 +267,7 @@ fn silence_is_a_504() {
         }
         Ok(())
     });
-    let edge = edge(&upstream, "[site.proxy]\nresponse_timeout = \"300ms\"\n");
+    let edge = edge(&upstream, "[site.proxy]\nresponse_timeout = \"1s\"\n");
     assert_eq!(connect(&edge).get("/silent").unwrap().status, 504);
     assert_eq!(connect(&edge).get("/loud").unwrap().text(), "/loud");
     hold_edge(&edge);
@@ -432,13 +431,14 @@ fn say(mut stream: impl Read + Write, bytes: &[u8]) {
     drop(stream);
 }
 
-/// The edge still serves, nothing has panicked, and nothing but `whole` requests and the last one came through.
+/// The edge still serves, nothing has panicked, and no more than `whole` requests came through beside the last one.
 fn hold(edge: &Edge, upstream: &Upstream, whole: usize) {
-    assert_eq!(upstream.mark(), whole);
     let answer = connect(edge).get("/still-there").unwrap();
     assert_eq!(answer.text(), "GET /still-there");
-    assert_eq!(upstream.ambiguous(), Vec::<String>::new());
     hold_edge(edge);
+    assert_eq!(upstream.ambiguous(), Vec::<String>::new());
+    let seen = upstream.seen();
+    assert!(seen.len() <= whole + 1, "{seen:?}");
 }
 
 /// Nothing has panicked, and every client's connection is closed: what is left are listeners, the pool, and the

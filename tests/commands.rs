@@ -16,6 +16,7 @@ use crate::support::PATIENCE;
 use crate::support::client::{self, NAME, Wire};
 use crate::support::edge::{Edge, HTTP, HTTPS, ROWS, run};
 use crate::support::lines::{Lines, text};
+use crate::support::port::Port;
 use crate::support::upstream::Upstream;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_vestibule");
@@ -186,6 +187,7 @@ fn a_reload_tells_what_changed_or_what_is_wrong() {
 fn a_reload_closes_and_opens_rows() {
     let edge = Edge::start(&site("127.0.0.1:9"));
     let mut idle = client::tcp(edge.address(HTTP)).unwrap();
+    edge.wait_for_clients(1); // one that still stood in the kernel's queue would be reset
     edge.write_config(&site("127.0.0.1:9").replace("127.0.0.2:0", "127.0.0.3:0"));
     assert!(edge.reload());
     assert_eq!(idle.read(&mut [0; 1]).unwrap(), 0, "closed in silence");
@@ -282,8 +284,9 @@ fn a_second_edge_is_refused() {
 fn up_serves_with_a_ca_of_its_own() {
     let upstream = Upstream::echo();
     let folder = tempfile::tempdir().unwrap();
-    // Two rows cannot both be on port 0 of one address; this port was free a moment ago.
-    let http = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    // Two rows cannot both be on port 0 of one address.
+    let port = Port::reserve();
+    let http = port.number().to_string();
     let mut up = Command::new(BINARY);
     up.args([
         "up",
@@ -438,7 +441,11 @@ fn usr1_opens_the_access_log_again() {
 #[test]
 fn a_second_term_leaves_at_once() {
     let mut edge = Edge::start(&site("127.0.0.1:9"));
-    let _waits = client::connect(&edge);
+    let mut waits = client::connect(&edge);
+    let head =
+        format!("POST / HTTP/1.1\r\nHost: {NAME}\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n");
+    waits.send(head).unwrap();
+    assert_eq!(waits.any_response(true).unwrap().status, 100);
     edge.signal(Signal::SIGTERM);
     edge.log().wait("the drain", |line| line.contains("leaving").then_some(()));
     edge.signal(Signal::SIGTERM);

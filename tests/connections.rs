@@ -126,7 +126,7 @@ fn edge(upstream: &Upstream) -> Edge {
 
 /// The list, as soon as it has so many connections in all.
 #[track_caller]
-fn wait_for(edge: &Edge, total: usize) -> Value {
+pub(crate) fn wait_for(edge: &Edge, total: usize) -> Value {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let listed: Value = serde_json::from_str(&text(edge, &["--format", "json"])).unwrap();

@@ -155,7 +155,7 @@ fn whoever_is_killed_at_any_moment_of_an_upgrade_somebody_serves() {
     let edge = Edge::start_linked(&config(&upstream), &[]);
     let mut serves = edge.pid();
     for round in 0..24_u64 {
-        let holder = held(&edge);
+        let (holder, mark) = (held(&edge), edge.log().mark());
         kill(serves, Signal::SIGUSR2).unwrap();
         std::thread::sleep(Duration::from_millis(round * 17 % 300)); // the moment is what is tried, not what is waited for
         let new = processes(&edge).into_iter().find(|pid| *pid != serves);
@@ -167,6 +167,10 @@ fn whoever_is_killed_at_any_moment_of_an_upgrade_somebody_serves() {
         let answer = connect(&edge).get("/who").unwrap();
         assert_eq!(answer.status, 200, "round {round}");
         drop(holder);
+        // Until it is told how the upgrade ended, another process may be yet to come.
+        edge.log().wait_from(mark, "the end of the upgrade", |line| {
+            (line.contains("\"ready\"") || line.contains("upgrade failed")).then_some(())
+        });
         wait_until("one process is left", || processes(&edge).len() == 1);
         wait_until("it says that it serves", || serving(&edge).is_some());
         serves = serving(&edge).unwrap();

@@ -6,6 +6,7 @@ use std::net::TcpStream;
 use bytes::Bytes;
 use http::Request;
 
+use crate::connections::wait_for;
 use crate::support::client::{self, NAME, Wire, connect};
 use crate::support::edge::{Edge, HTTP, ROWS};
 use crate::support::h2client::H2Client;
@@ -15,7 +16,7 @@ use crate::support::upstream::Upstream;
 #[test]
 fn a_head_that_does_not_end_is_a_408() {
     let upstream = Upstream::echo();
-    let edge = edge(&upstream, "header_timeout = \"300ms\"");
+    let edge = edge(&upstream, "header_timeout = \"1s\"");
     let mut client = connect(&edge);
     client.send(format!("GET / HTTP/1.1\r\nHost: {NAME}\r\n")).unwrap();
     assert_eq!(client.response().unwrap().status, 408);
@@ -30,7 +31,7 @@ fn a_head_that_does_not_end_is_a_408() {
 #[test]
 fn a_head_that_trickles_is_over_the_limit_too() {
     let upstream = Upstream::echo();
-    let edge = edge(&upstream, "header_timeout = \"300ms\"");
+    let edge = edge(&upstream, "header_timeout = \"1s\"");
     let mut socket = client::tcp(edge.address(HTTP)).unwrap();
     socket.set_read_timeout(Some(std::time::Duration::from_millis(20))).unwrap();
     let mut octet = [0];
@@ -45,7 +46,7 @@ fn a_head_that_trickles_is_over_the_limit_too() {
 #[test]
 fn a_body_that_stalls_is_a_408() {
     let upstream = Upstream::echo();
-    let edge = edge(&upstream, "idle_timeout = \"300ms\"");
+    let edge = edge(&upstream, "idle_timeout = \"1s\"");
     let mut client = connect(&edge);
     client.send(format!("POST / HTTP/1.1\r\nHost: {NAME}\r\nContent-Length: 10\r\n\r\nhalf")).unwrap();
     assert_eq!(client.response().unwrap().status, 408);
@@ -62,10 +63,10 @@ fn a_body_that_stalls_is_a_408() {
 #[test]
 fn a_handshake_that_does_not_end_is_closed() {
     let upstream = Upstream::echo();
-    let edge = edge(&upstream, "handshake_timeout = \"300ms\"");
+    let edge = edge(&upstream, "handshake_timeout = \"1s\"");
     for begun in [&b""[..], b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc"] {
         let mut socket = client::tcp(edge.https()).unwrap();
-        socket.write_all(begun).unwrap();
+        let _ = socket.write_all(begun); // by a slow client, the edge may have closed already
         hear_the_end(socket);
     }
 }
@@ -73,7 +74,7 @@ fn a_handshake_that_does_not_end_is_closed() {
 #[test]
 fn an_idle_connection_is_closed() {
     let upstream = Upstream::echo();
-    let edge = edge(&upstream, "idle_timeout = \"300ms\"");
+    let edge = edge(&upstream, "idle_timeout = \"1s\"");
     let mut client = connect(&edge);
     client.get("/").unwrap();
     assert!(client.rest().unwrap().is_empty());
@@ -94,7 +95,7 @@ fn one_client_may_have_so_many_connections() {
     hear_the_end(client::tcp(edge.https()).unwrap());
     assert_eq!(first.get("/").unwrap().status, 200);
     drop((first, second));
-    edge.wait_until_no_client();
+    wait_for(&edge, 0);
     assert_eq!(connect(&edge).get("/").unwrap().status, 200);
 }
 

@@ -72,7 +72,10 @@ fn an_edge_that_leaves_is_not_ready_and_lives() {
     let mut edge = Edge::start(&config("listen = \"127.0.0.1:0\""));
     let at = edge.address(LISTEN);
     let mut request = client::connect(&edge);
-    request.send(format!("GET / HTTP/1.1\r\nHost: {NAME}\r\n")).unwrap();
+    let head =
+        format!("POST / HTTP/1.1\r\nHost: {NAME}\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n");
+    request.send(head).unwrap();
+    assert_eq!(request.any_response(true).unwrap().status, 100);
     edge.signal(Signal::SIGTERM);
     edge.log().wait("the drain", |line| line.contains("leaving").then_some(()));
     let host = "Host: localhost\r\n";

@@ -136,7 +136,7 @@ fn from_a_client_the_field_means_nothing() {
 /// The upstream's connection is used again: its body was thrown away, and not left in it.
 #[test]
 fn the_upstreams_connection_stays() {
-    let stack = stack();
+    let stack = Stack::start();
     let mut wire = crate::support::client::connect(&stack.edge);
     let before = stack.upstream.connections();
     for _ in 0..20 {

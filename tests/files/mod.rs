@@ -36,7 +36,12 @@ struct Stack {
 static STACK: Shared<Stack> = Shared::new();
 
 fn stack() -> Arc<Stack> {
-    STACK.get(|| {
+    STACK.get(Stack::start)
+}
+
+impl Stack {
+    /// One of a test's own, where what others do at the same time would be counted.
+    fn start() -> Self {
         let folder = tempfile::Builder::new().prefix("vestibule-files-").tempdir().unwrap();
         plant(folder.path());
         let upstream = handing_over();
@@ -53,10 +58,12 @@ fn stack() -> Arc<Stack> {
             format!("[[site.route]]\npath = \"{path}\"\nfiles = \"{at}/{folder}\"\n{more}\n")
         });
         let up = format!("[[site.route]]\npath = \"/up/\"\nupstream = \"{}\"\n", upstream.address());
-        let site = format!("[sources]\nelsewhere = [\"192.0.2.1\"]\n[[site]]\ndomains = [\"{NAME}\"]\ncertificate = \"internal\"\n");
+        let site = format!(
+            "[sources]\nelsewhere = [\"192.0.2.1\"]\n[[site]]\ndomains = [\"{NAME}\"]\ncertificate = \"internal\"\n"
+        );
         let edge = Edge::start(&[ROWS, &site, &up, &routes.concat()].concat());
-        Stack { edge, folder, upstream }
-    })
+        Self { edge, folder, upstream }
+    }
 }
 
 /// Answers with the field lines that the request's `x-answer` field names, `|` between them.

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 
 use http::Request;
 
-use super::{MODIFIED, stack};
+use super::{MODIFIED, Stack, stack};
 use crate::support::client::{self, NAME, Response};
 use crate::support::edge::{self, Edge, ROWS};
 use crate::support::h2client::H2Client;
@@ -236,7 +236,7 @@ fn several_parts_are_a_multipart_body() {
 /// Holes in it take no room on the disk.
 #[test]
 fn a_large_file_takes_no_memory() {
-    let stack = stack();
+    let stack = Stack::start();
     let path = stack.folder.path().join("static/large.bin");
     File::create(&path).unwrap().set_len(256 * MIB).unwrap();
     assert_eq!(client::connect(&stack.edge).get("/static/app.css").unwrap().status, 200);

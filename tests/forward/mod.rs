@@ -52,7 +52,10 @@ struct Target(TcpListener);
 
 impl Target {
     fn new() -> Self {
-        Self(TcpListener::bind("127.0.0.1:0").unwrap())
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        // It is how long `accept` waits, too.
+        SockRef::from(&listener).set_read_timeout(Some(PATIENCE)).unwrap();
+        Self(listener)
     }
 
     fn address(&self) -> SocketAddr {

@@ -150,7 +150,7 @@ fn a_slow_reader_is_not_cut_off() {
         Ok(Then::Keep)
     });
     let edge = Edge::start(&format!(
-        "{ROWS}\n[limits]\nidle_timeout = \"1s\"\n\n[[site]]\ndomains = [\"{NAME}\"]\nupstream = \"{}\"\ncertificate = \"internal\"\n",
+        "{ROWS}\n[limits]\nidle_timeout = \"2s\"\n\n[[site]]\ndomains = [\"{NAME}\"]\nupstream = \"{}\"\ncertificate = \"internal\"\n",
         upstream.address()
     ));
     let mut client = H2::connect(&edge).unwrap();

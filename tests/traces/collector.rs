@@ -64,6 +64,11 @@ impl Collector {
         self.batches.recv_timeout(PATIENCE).expect("a batch")
     }
 
+    /// A batch that has come, or comes in a moment.
+    pub(super) fn come(&self) -> Option<Value> {
+        self.batches.recv_timeout(Duration::from_millis(10)).ok().map(|(_, body)| body)
+    }
+
     /// Forgets what has come.
     pub(super) fn rest(&self) {
         while self.batches.try_recv().is_ok() {}

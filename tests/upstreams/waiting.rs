@@ -1,10 +1,11 @@
 //! Who waits, and in which order.
 
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Barrier, Condvar, Mutex};
 
-use super::{addresses, closed, edge, say, wait, wait_for_status};
+use super::{addresses, edge, say, wait, wait_for_status};
 use crate::support::client::{NAME, Tls, Wire, connect};
 use crate::support::edge::Edge;
+use crate::support::port::Port;
 use crate::support::upstream::Upstream;
 
 /// An upstream that answers only as often as it is told to, and knows how many ask at once.
@@ -84,25 +85,32 @@ fn no_more_at_once_than_there_are_places_and_first_come_first_served() {
 fn whoever_waits_too_long_or_leaves_takes_no_place() {
     let turnstile = Turnstile::default();
     let upstream = turnstile.upstream();
-    let edge = edge(&addresses(&[&upstream]), "concurrency = 1\nqueue_timeout = \"300ms\"");
-    let mut first = send(&edge, "/first");
-    upstream.wait_from(0, "/first", |seen| seen.target == "/first");
-    let late = connect(&edge).get("/late").unwrap();
+    let held = |timeout: &str| {
+        let proxy = format!("concurrency = 1\nqueue_timeout = \"{timeout}\"");
+        let (mark, edge) = (upstream.mark(), edge(&addresses(&[&upstream]), &proxy));
+        let first = send(&edge, "/first");
+        upstream.wait_from(mark, "/first", |seen| seen.target == "/first");
+        (edge, first)
+    };
+    let (hurried, _first) = held("300ms");
+    let late = connect(&hurried).get("/late").unwrap();
     assert_eq!((late.status, late.header("retry-after")), (503, Some("5")));
+    let (edge, mut first) = held("60s");
     let leaving = send(&edge, "/leaving");
     wait_for_status(&edge, "it waits", wait(1));
     drop(leaving);
     wait_for_status(&edge, "it has left", wait(0));
-    turnstile.let_go(2);
+    turnstile.let_go(3);
     assert_eq!(first.response().unwrap().text(), "/first");
     assert_eq!(connect(&edge).get("/next").unwrap().text(), "/next");
-    assert_eq!(upstream.mark(), 2);
+    assert_eq!(upstream.mark(), 3);
 }
 
 /// While nothing is up, requests stand in the order in which they came; what comes up serves them so.
 #[test]
 fn a_deploy_is_waited_out_in_order() {
-    let address = closed();
+    let port = Port::reserve();
+    let address = port.address();
     let edge = edge(&[address.to_string()], "hold = \"60s\"\nqueue = 8");
     let mut clients = Vec::new();
     for number in 0..8 {
@@ -111,9 +119,12 @@ fn a_deploy_is_waited_out_in_order() {
     }
     let full = connect(&edge).get("/8").unwrap();
     assert_eq!((full.status, full.header("retry-after")), (503, Some("5")));
-    let upstream = Upstream::raw_at(address, |connection| {
+    // None is answered before all have a connection of their own.
+    let all = Barrier::new(clients.len());
+    let upstream = Upstream::raw_at(address, move |connection| {
         let number = connection.number.to_string();
         while connection.request().is_some() {
+            all.wait();
             say(&mut connection.stream, &number)?;
         }
         Ok(())
@@ -129,8 +140,9 @@ fn a_deploy_is_waited_out_in_order() {
 /// Without `hold` nothing waits: what is down is tried all the same, and answers as soon as it is there.
 #[test]
 fn without_hold_a_failure_is_told_at_once() {
-    let address = closed();
-    let edge = edge(&[address.to_string(), closed().to_string()], "hold = \"0s\"");
+    let port = Port::reserve();
+    let address = port.address();
+    let edge = edge(&[address.to_string(), "127.0.0.1:1".to_owned()], "hold = \"0s\"");
     let mut client = connect(&edge);
     (0..3).for_each(|_| assert_eq!(client.get("/").unwrap().status, 502));
     let upstream = Upstream::raw_at(address, |connection| {
