@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -57,20 +57,22 @@ fn term_is_heard_while_a_reload_waits_for_a_file() {
 fn a_reload_onto_a_taken_port_is_refused_as_a_whole() {
     let upstream = Upstream::echo();
     let edge = Edge::start(&config(&upstream));
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let row =
-        format!("\"{}\" = {{ serve = \"https\", allow = [\"public\"] }}\n", taken.local_addr().unwrap());
+    let holder = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    holder.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let taken = holder.local_addr().unwrap().as_socket().unwrap();
+    let row = format!("\"{taken}\" = {{ serve = \"https\", allow = [\"public\"] }}\n");
     let redirect = "  [[site.route]]\n  path = \"= /new\"\n  redirect = { to = \"/\", status = 307 }\n";
     let wanted = config(&upstream).replacen("[ports]\n", &format!("[ports]\n{row}"), 1) + redirect;
     edge.write_config(&wanted);
     let mut open = connect(&edge);
     assert!(!edge.reload());
-    let named = format!("cannot listen on {}", taken.local_addr().unwrap());
+    let named = format!("cannot listen on {taken}");
     assert!(edge.log().all().contains(&named), "{}", edge.log().all());
     for client in [&mut open, &mut connect(&edge)] {
         assert_eq!(client.get("/new").unwrap().status, 200, "the old routes hold");
     }
-    drop(taken);
+    // Shared from now on. Were it closed, a child that is just being started could still have it for a moment.
+    holder.set_reuse_address(true).unwrap();
     assert!(edge.reload());
     assert_eq!(open.get("/new").unwrap().status, 307);
 }

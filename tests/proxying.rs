@@ -567,7 +567,7 @@ fn a_body_that_stalls_ends_an_answer_that_waits_for_it() {
         connection.drain();
         Ok(())
     });
-    let edge = edge_with(&upstream, "buffer_request = false\n[limits]\nidle_timeout = \"1s\"");
+    let edge = edge_with(&upstream, "buffer_request = false\n[limits]\nidle_timeout = \"2s\"");
     let mut client = connect(&edge);
     client.send(format!("POST / HTTP/1.1\r\nHost: {NAME}\r\nContent-Length: 10\r\n\r\nhello")).unwrap();
     client.until(b"2\r\nok").unwrap();

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use super::hosts::{self, CI, Host, OFFICE, PUBLIC, Sshd, answers, build, connects, hears, listen, sh};
 use super::in_namespaces;
 use crate::forward::{postgres, redis};
-use crate::support::edge::{Edge, run};
+use crate::support::edge::{BINARY, Edge, run};
 
 /// A container that publishes its port 8000 as 9000, and one that publishes 9001, for which there is no row.
 const CONTAINER: Host =
@@ -80,8 +80,7 @@ fn cells() {
     let config = edge.folder().join("vestibule.toml");
     assert_eq!(wrong_cells(EXPECTED, true), Vec::<String>::new(), "without rules, everything is open");
     forwarded_servers_answer_the_office_alone(&edge);
-    let (code, out, told) = vestibule(&["--apply"], &config);
-    assert_eq!(code, Some(0), "{out}{told}");
+    apply(&config);
     assert_eq!(wrong_cells(EXPECTED, false), Vec::<String>::new());
     forwarded_servers_answer_the_office_alone(&edge);
     datagrams_go_by_the_same_rows();
@@ -237,6 +236,15 @@ fn a_change_by_somebody_else_is_noticed(config: &Path) {
     sh("nft add table inet other && nft delete table inet vestibule");
     assert_eq!(vestibule(&["--diff"], config).0, Some(1));
     sh("nft list table inet other");
+}
+
+/// Puts the rules in force, for good: what nobody confirms is taken back after a minute, which may be in the middle of a test.
+/// Who confirms does it in another session.
+#[track_caller]
+pub(super) fn apply(config: &Path) {
+    let (code, out, told) = vestibule(&["--apply"], config);
+    assert_eq!(code, Some(0), "{out}{told}");
+    sh(&format!("setsid --wait {BINARY} firewall --config {} --confirm", config.display()));
 }
 
 pub(super) fn vestibule(arguments: &[&str], config: &Path) -> (Option<i32>, String, String) {

@@ -18,4 +18,4 @@ pub(crate) mod websocket;
 use std::time::Duration;
 
 /// How long anything may take before a test gives up on it. Nothing sleeps this long on a good day.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
