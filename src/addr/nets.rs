@@ -149,7 +149,7 @@ impl<const WORDS: usize, const PLACES: usize> Line<WORDS, PLACES> {
         let range = move |place: usize| {
             let (mut first, mut last) = (bucket, bucket);
             for at in 0..WORDS {
-                let key = self.word(at, place).filter(|key| *key != NONE)?;
+                let key = self.word(at, place).filter(|key| at > 0 || *key != NONE)?;
                 first = first.with_word::<WORDS>(at, (key & !about(key)) >> 1);
                 last = last.with_word::<WORDS>(at, (key | about(key)) >> 1);
             }

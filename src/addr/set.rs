@@ -79,7 +79,7 @@ impl CidrSet {
 
     /// Whether it holds an IPv6 address.
     pub fn has_v6(&self) -> bool {
-        !self.v6.is_empty()
+        !self.v6.is_empty() || !self.v6_hosts.is_empty()
     }
 
     /// The IPv4 addresses as ranges, first and last address of each, in order; none of them touch.
@@ -248,6 +248,25 @@ mod tests {
             assert!(holds(&less, ip), "{ip}");
         }
         assert!(!holds(&less, "172.17.0.2") && !holds(&less, "2001:db8:0:1::"));
+    }
+
+    /// A word of a key may look like a place that is left over, and is none.
+    #[test]
+    fn each_network_comes_back_as_a_range() {
+        for bit in 0..128 {
+            for prefix in 1..=128 {
+                let IpNet::V6(net) = v6(1 << 127 >> bit | 1 << 125, prefix) else { unreachable!() };
+                let set: CidrSet = [IpNet::V6(net)].into_iter().collect();
+                assert!(set.has_v6() && !set.has_v4());
+                assert_eq!(set.ranges_v6(), [(net.network(), net.broadcast())], "{}", net.trunc());
+            }
+        }
+        for (bit, prefix) in (0..32).flat_map(|bit| (1..=32).map(move |prefix| (bit, prefix))) {
+            let IpNet::V4(net) = v4(1 << bit, prefix) else { unreachable!() };
+            let set: CidrSet = [IpNet::V4(net)].into_iter().collect();
+            assert!(set.has_v4() && !set.has_v6());
+            assert_eq!(set.ranges_v4(), [(net.network(), net.broadcast())], "{}", net.trunc());
+        }
     }
 
     #[test]
