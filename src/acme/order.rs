@@ -354,9 +354,10 @@ fn is_gone(source: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
 }
 
 /// Whether the refusal may be about what is replaced (RFC 9773 section 5): a certificate that the CA does not know, that it has
-/// replaced, or that another account ordered, as certbot's did.
+/// replaced, or that another account ordered, as certbot's did. Pebble says `serverInternal` of one that it does not find, as
+/// of its own whose serial number begins with a zero.
 fn may_reject_replaces(failure: &Failure) -> bool {
-    matches!(failure.kind(), "alreadyReplaced" | "conflict" | "malformed" | "unauthorized")
+    matches!(failure.kind(), "alreadyReplaced" | "conflict" | "malformed" | "unauthorized" | "serverInternal")
 }
 
 /// A refusal that names identifiers is told by name.
