@@ -18,7 +18,7 @@ use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::account::Ca;
-use super::failure::{Failure, late, patiently};
+use super::failure::{Failure, late, patiently, refusal};
 use super::pace::Pace;
 use super::progress::Under;
 use super::prove::{Looks, heard, read_authorizations, reason, told};
@@ -149,7 +149,7 @@ impl Job<'_> {
         let (mut replaces, mut recreated) = (self.replaces, false);
         loop {
             match self.ask(&account, names, replaces).await {
-                Ok(order) => return Ok((order, replaces.map(str::to_owned))),
+                Ok(made) => return Ok(made),
                 Err(failure) if replaces.is_some() && may_reject_replaces(&failure) => replaces = None,
                 Err(failure) if !recreated && self.is_unknown(&failure).await => {
                     recreated = true;
@@ -169,12 +169,13 @@ impl Job<'_> {
         }
     }
 
+    /// The order, and what it says that it replaces.
     async fn ask(
         &self,
         account: &Account,
         names: &[HostPattern],
-        replaces: Option<&str>,
-    ) -> Result<Order, Failure> {
+        mut replaces: Option<&str>,
+    ) -> Result<(Order, Option<String>), Failure> {
         let identifiers: Vec<_> = names.iter().map(|name| Identifier::Dns(name.to_string())).collect();
         patiently("making an order", false, async || {
             let mut new = NewOrder::new(&identifiers);
@@ -184,7 +185,15 @@ impl Job<'_> {
             if let Some(id) = replaces.and_then(certificate_identifier) {
                 new = new.replaces(id);
             }
-            account.new_order(&new).await
+            let order = account.new_order(&new).await;
+            // Pebble's word for a certificate that it does not find, as one whose serial number begins with a zero.
+            if order
+                .as_ref()
+                .is_err_and(|error| refusal(error).is_some_and(|why| why.kind() == "serverInternal"))
+            {
+                replaces = None;
+            }
+            order.map(|order| (order, replaces.map(str::to_owned)))
         })
         .await
     }
@@ -345,7 +354,7 @@ fn request(pending: &PendingOrder) -> Result<Vec<u8>, rcgen::Error> {
 /// An order that the CA does not have, or that is not this account's.
 fn is_gone(source: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
     let Some(error) = source.downcast_ref::<Error>() else { return false };
-    super::failure::refusal(error).is_some_and(|refusal| {
+    refusal(error).is_some_and(|refusal| {
         matches!(
             refusal.status,
             StatusCode::NOT_FOUND | StatusCode::GONE | StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED
@@ -357,13 +366,13 @@ fn is_gone(source: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
 /// replaced, or that another account ordered, as certbot's did. Pebble says `serverInternal` of one that it does not find, as
 /// of its own whose serial number begins with a zero.
 fn may_reject_replaces(failure: &Failure) -> bool {
-    matches!(failure.kind(), "alreadyReplaced" | "conflict" | "malformed" | "unauthorized" | "serverInternal")
+    matches!(failure.kind(), "alreadyReplaced" | "conflict" | "malformed" | "unauthorized")
 }
 
 /// A refusal that names identifiers is told by name.
 fn refused_names(failure: Failure) -> Failure {
     let Failure::Ca { source, .. } = &failure else { return failure };
-    let Some(refusal) = source.downcast_ref::<Error>().and_then(super::failure::refusal) else {
+    let Some(refusal) = source.downcast_ref::<Error>().and_then(refusal) else {
         return failure;
     };
     let Some(problem) = &refusal.problem else { return failure };
