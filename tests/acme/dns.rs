@@ -327,8 +327,8 @@ fn a_check_reads_the_key_and_looks_for_the_hook() {
             "provider = 'cloudflare', token = { file = 'token' }".into(),
             ["not an API token", "(acme.dns.token)"],
         ),
-        ("provider = 'exec', command = ['hook']".into(), ["hook is not a program", "(acme.dns.command)"]),
-        ("provider = 'exec', command = ['none']".into(), ["none: No such file", "(acme.dns.command)"]),
+        ("provider = 'exec', command = ['hook']".into(), ["hook is not a program", "(acme.dns)"]),
+        ("provider = 'exec', command = ['none']".into(), ["none: No such file", "(acme.dns)"]),
     ] {
         let text =
             format!("[[site]]\ndomains = ['*.app.test']\nupstream = 'a:80'\n[acme]\ndns = {{ {dns} }}\n");
