@@ -16,6 +16,7 @@ use crate::support::edge::{Edge, ROWS, run};
 use crate::support::h2client::H2Client;
 use crate::support::lines::text;
 use crate::support::upstream::{Then, Upstream};
+use crate::support::websocket::{ACCEPT, UPGRADE};
 
 /// A second site of the same upstream.
 const OTHER: &str = "other.localhost";
@@ -169,6 +170,51 @@ fn small_pieces_take_little_memory() {
     assert!(grown < 24 << 20, "{grown} octets for a million");
 }
 
+/// What clients over HTTP/1.1 asked for and never read waits with the upstream where no disk takes it, and so does what a
+/// WebSocket has for them.
+#[test]
+fn connections_that_nobody_reads_take_little_memory() {
+    const MANY: usize = 24;
+    const WARM: usize = 4;
+    let (stopped, done) = mpsc::channel();
+    let stopped = Mutex::new(stopped);
+    let upstream = Upstream::raw(move |connection| {
+        let head = connection.head().ok_or(io::ErrorKind::UnexpectedEof)?;
+        let begin = match head.target.as_str() {
+            "/ws" => format!(
+                "101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                Sec-WebSocket-Accept: {ACCEPT}\r\n\r\n"
+            ),
+            _ => format!("200 OK\r\nContent-Length: {}\r\n\r\n", u32::MAX),
+        };
+        write!(connection.stream, "HTTP/1.1 {begin}")?;
+        connection.stream.set_write_timeout(Some(Duration::from_millis(500)))?; // as long as it takes to call it stopped
+        let piece = vec![b'x'; 64 << 10];
+        while let Ok(1..) = connection.stream.write(&piece) {}
+        stopped.lock().unwrap().send(()).unwrap();
+        connection.drain();
+        Ok(())
+    });
+    for (path, fields) in [("/", ""), ("/ws", UPGRADE)] {
+        let edge = edge_without_spares(&upstream, "buffer_memory = \"4KiB\"\nbuffer_disk = \"0B\"\n");
+        let mut clients: Vec<_> = (0..WARM + MANY).map(|_| connect(&edge)).collect();
+        let ask = |clients: &mut [Wire<Tls>]| {
+            for client in &mut *clients {
+                client.send(format!("GET {path} HTTP/1.1\r\nHost: {NAME}\r\n{fields}\r\n")).unwrap();
+            }
+            for _ in clients {
+                done.recv().unwrap();
+            }
+            edge.peak_memory()
+        };
+        // The first ones bring what all need, the program's own pages for one.
+        let (first, others) = clients.split_at_mut(WARM);
+        let before = ask(first);
+        let held = ask(others) - before;
+        assert!(held < (MANY as u64) * 384 * 1024, "{held} octets for {MANY} connections at {path}");
+    }
+}
+
 #[test]
 fn a_full_disk_is_a_507_and_nothing_is_half_sent() {
     let upstream = echo_of_length();
@@ -289,6 +335,12 @@ fn site(name: &str, upstream: &Upstream, more: &str) -> String {
 
 fn edge(upstream: &Upstream, more: &str, tables: &str) -> Edge {
     Edge::start(&format!("{ROWS}{tables}{}", site(NAME, upstream, more)))
+}
+
+/// Its allocator gives back at once what is freed: what is seen of its memory is in use.
+fn edge_without_spares(upstream: &Upstream, proxy: &str) -> Edge {
+    let site = site(NAME, upstream, &format!("[site.proxy]\n{proxy}"));
+    Edge::start_with(&format!("{ROWS}{site}"), &[("MIMALLOC_PURGE_DELAY", Path::new("0"))])
 }
 
 /// With this folder for what waits on disk.

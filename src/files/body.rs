@@ -66,8 +66,9 @@ impl Body {
         self.pieces.is_empty()
     }
 
-    /// The next piece; None is the end. A file that has become shorter is an error, for its length was told already.
-    pub fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Fault>> {
+    /// The next piece, of `most` octets of the file at most; None is the end. A file that has become shorter is an error, for
+    /// its length was told already.
+    pub fn poll_chunk(&mut self, most: usize, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Fault>> {
         if let Some(pace) = &mut self.pace {
             ready!(pace.poll_due(cx));
         }
@@ -76,7 +77,7 @@ impl Body {
             Some(Piece::Text(text)) => return Poll::Ready(Ok(Some(text))),
             Some(Piece::Part(part)) => part,
         };
-        let most = self.pace.as_ref().map_or(PIECE, |pace| pace.rate.get());
+        let most = self.pace.as_ref().map_or(PIECE, |pace| pace.rate.get()).min(most as u64);
         let read = match self.reader.poll_read(&part, most, cx) {
             Poll::Ready(read) => read.map_err(|source| Fault::FileBroken { source })?,
             Poll::Pending => {
@@ -136,7 +137,7 @@ mod tests {
 
     async fn all(body: &mut Body) -> Result<Vec<u8>, Fault> {
         let mut all = Vec::new();
-        while let Some(piece) = poll_fn(|cx| body.poll_chunk(cx)).await? {
+        while let Some(piece) = poll_fn(|cx| body.poll_chunk(usize::MAX, cx)).await? {
             all.extend_from_slice(&piece);
         }
         Ok(all)

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::client::Tls;
 use super::link::{Link, TlsFacts};
 use super::worker::Worker;
 use super::{h1, h2};
@@ -95,6 +96,7 @@ fn speak(
     let facts = TlsFacts { name, version, suite, resumed };
     let link = Link::new(worker, seat, at, client, Some(facts)).ok()?;
     link.seat.speaks(if protocol == Alpn::H2 { Stage::Http2 } else { Stage::Http1 });
+    let stream = Tls::new(stream);
     Some(match protocol {
         Alpn::H2 => Box::pin(h2::serve(link, stream)),
         Alpn::Http11 => Box::pin(h1::serve(link, stream)),

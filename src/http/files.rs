@@ -14,7 +14,7 @@ use crate::fault::Fault;
 use crate::files::accel::{self, Told};
 use crate::files::{self, Asked, Folder, Served};
 use crate::route::{RouteAction, RouteEntry, SiteEntry, normalize};
-use crate::upstream::{Answer, Call, Chunk};
+use crate::upstream::{Answer, Call, Chunk, READ};
 use crate::wire::Head;
 
 /// The most pieces that are read of an answer's body which nobody gets.
@@ -77,7 +77,7 @@ fn internal<'s>(site: &'s SiteEntry, path: &[u8]) -> Option<(&'s RouteEntry, &'s
 async fn throw_away(mut call: Call) {
     poll_fn(|cx| {
         let mut left = MAX_THROWN_AWAY;
-        while left > 0 && matches!(call.poll_chunk(cx), Poll::Ready(Ok(Chunk::Data(_)))) {
+        while left > 0 && matches!(call.poll_chunk(READ, cx), Poll::Ready(Ok(Chunk::Data(_)))) {
             left -= 1;
         }
         Poll::Ready(())

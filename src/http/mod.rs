@@ -5,6 +5,7 @@
 //! `files` answers with files, of its own accord or an upstream's; `finish` and `compress` make every answer what the site
 //! wants; `respond` makes the answers of the edge's own.
 
+mod client;
 mod compress;
 mod connection;
 mod exchange;

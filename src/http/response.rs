@@ -90,23 +90,22 @@ impl Payload {
         }
     }
 
-    /// Moves what does not need the client, while it is busy.
-    pub(super) fn poll_ahead(&mut self, cx: &mut Context<'_>) {
-        match self {
-            Self::Ahead(ahead) => ahead.poll_ahead(cx),
-            Self::Upstream(call) => call.slow_down(),
-            Self::Compressed(body) => body.from.poll_ahead(cx),
-            _ => {}
+    /// Moves what does not need the client, while it is busy, `most` octets at once.
+    pub(super) fn poll_ahead(&mut self, most: usize, cx: &mut Context<'_>) {
+        if let Self::Ahead(ahead) = self {
+            ahead.poll_ahead(most, cx);
         }
     }
 
-    /// The next piece.
-    pub(super) fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Chunk, Fault>> {
+    /// The next piece, for which `most` octets are read at most; one that is in memory already may be longer.
+    pub(super) fn poll_chunk(&mut self, most: usize, cx: &mut Context<'_>) -> Poll<Result<Chunk, Fault>> {
         match self {
-            Self::Upstream(call) => call.poll_chunk(cx),
-            Self::Ahead(ahead) => ahead.poll_chunk(cx),
-            Self::File(body) => body.poll_chunk(cx).map_ok(|data| data.map_or(Chunk::End(None), Chunk::Data)),
-            Self::Compressed(body) => body.poll_chunk(cx),
+            Self::Upstream(call) => call.poll_chunk(most, cx),
+            Self::Ahead(ahead) => ahead.poll_chunk(most, cx),
+            Self::File(body) => {
+                body.poll_chunk(most, cx).map_ok(|data| data.map_or(Chunk::End(None), Chunk::Data))
+            }
+            Self::Compressed(body) => body.poll_chunk(most, cx),
             Self::Full(bytes) if !bytes.is_empty() => Poll::Ready(Ok(Chunk::Data(std::mem::take(bytes)))),
             _ => Poll::Ready(Ok(Chunk::End(None))),
         }

@@ -5,3 +5,4 @@ pub mod gateway;
 pub mod inherit;
 pub mod listen;
 pub mod proxy_protocol;
+pub mod unsent;

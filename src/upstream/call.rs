@@ -1,13 +1,12 @@
 //! One request and its answer on one connection: both directions at once, in one task.
 
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{Method, StatusCode};
-use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 
 use super::conn::{Conn, Io};
@@ -20,13 +19,12 @@ use crate::fault::Fault;
 use crate::wire::Known;
 use crate::wire::chunked::{Decoded, Decoder};
 use crate::wire::head::{Head, MAX_RESPONSE_HEAD, Scanner, StatusLine, Version, members};
-use crate::wire::scratch::poll_read_into;
+use crate::wire::scratch::{poll_read_into, poll_read_most};
 use crate::wire::{Body, Framing, framing};
 
-/// The most that the first reads of a body bring, in octets, and those for a client that keeps up: each write may wake
-/// the other side, and 10 MiB take a quarter less time so than 64 KiB by 64 KiB.
-const READ: usize = 128 * 1024;
-const READ_FAST: usize = 256 * 1024;
+/// The most that a read of a body brings, in octets: each write may wake the other side, and 10 MiB take a quarter less time
+/// so than 64 KiB by 64 KiB.
+pub const READ: usize = 256 * 1024;
 /// The most interim answers to one request.
 const MAX_INTERIM: u32 = 16;
 
@@ -71,8 +69,6 @@ pub struct Call {
     keep_alive: bool,
     /// Whether the member was thought to be leaving when the request was begun.
     doubt: u64,
-    /// How much the next read of the body may bring, in octets.
-    room: usize,
 }
 
 #[derive(Debug)]
@@ -111,7 +107,6 @@ impl Call {
             receiver: Receiver::Done,
             keep_alive: false,
             doubt,
-            room: READ,
         }
     }
 
@@ -120,36 +115,32 @@ impl Call {
         poll_fn(|cx| self.poll_head(cx)).await
     }
 
-    /// The next piece of the body, after the final head.
-    pub fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Chunk, Fault>> {
+    /// The next piece of the body, after the final head: `most` octets are read for it at most, and [`READ`].
+    pub fn poll_chunk(&mut self, most: usize, cx: &mut Context<'_>) -> Poll<Result<Chunk, Fault>> {
         self.poll_send(cx)?;
         let Some(conn) = &mut self.conn else { return Poll::Ready(Ok(Chunk::End(None))) };
         let polled = loop {
             if let Some(chunk) = self.receiver.take(&mut conn.buffer)? {
                 break chunk;
             }
-            match self.receiver.poll_read(self.room, conn, cx) {
+            match self.receiver.poll_read(most.min(READ), conn, cx) {
                 Poll::Ready(more) => {
                     conn.deadline.clear();
                     if !more? {
                         break Chunk::End(None);
                     }
-                    if conn.buffer.len() >= self.room {
-                        self.room = READ_FAST;
-                    }
                 }
                 Poll::Pending => return self.poll_stalled(cx),
             }
         };
+        if conn.buffer.is_empty() {
+            // Else it would hold the memory of what it gave away.
+            conn.buffer = BytesMut::new();
+        }
         if matches!(polled, Chunk::End(_)) {
             self.finish();
         }
         Poll::Ready(Ok(polled))
-    }
-
-    /// The client does not keep up: less is held for it.
-    pub fn slow_down(&mut self) {
-        self.room = READ;
     }
 
     /// The answer has no body: the connection is free.
@@ -356,13 +347,12 @@ impl Receiver {
     }
 
     /// Reads more; false when the connection's end is the body's.
-    fn poll_read(&mut self, room: usize, conn: &mut Conn, cx: &mut Context<'_>) -> Poll<Result<bool, Fault>> {
-        let room = match self {
-            Self::Length(left) => usize::try_from(*left).unwrap_or(room).min(room),
-            _ => room,
+    fn poll_read(&mut self, most: usize, conn: &mut Conn, cx: &mut Context<'_>) -> Poll<Result<bool, Fault>> {
+        let most = match self {
+            Self::Length(left) => usize::try_from(*left).unwrap_or(most).min(most),
+            _ => most,
         };
-        conn.buffer.reserve(room);
-        let read = std::pin::pin!(conn.socket.read_buf(&mut conn.buffer)).as_mut().poll(cx);
+        let read = poll_read_most(&mut conn.socket, &mut conn.buffer, most, cx);
         let lost =
             |source| Fault::UpstreamBroken { reason: "it broke off inside its answer", source: Some(source) };
         match ready!(read) {

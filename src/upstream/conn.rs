@@ -12,7 +12,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::line::Place;
 use super::pool::Busy;
-use super::unsent::unacknowledged;
+use crate::net::unsent::unacknowledged;
 use crate::wire::deadline::Deadline;
 
 /// A connection and what belongs to it between two requests.

@@ -31,7 +31,6 @@ mod resolve;
 mod search;
 mod sender;
 pub mod sticky;
-mod unsent;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -43,7 +42,7 @@ use http::Method;
 
 pub use attempts::{Attempt, Attempts};
 use balance::Chooser;
-pub use call::{Answer, Call, Chunk};
+pub use call::{Answer, Call, Chunk, READ};
 pub use conn::Io;
 use dial::dial;
 pub use group::{Drained, MemberStatus};

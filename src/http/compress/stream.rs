@@ -38,8 +38,12 @@ impl Compressed {
         self.encoder.is_none() && self.trailers.is_none()
     }
 
-    /// The next piece.
-    pub(in crate::http) fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Chunk, Fault>> {
+    /// The next piece, for which `most` octets are read at most.
+    pub(in crate::http) fn poll_chunk(
+        &mut self,
+        most: usize,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Chunk, Fault>> {
         loop {
             if self.done >= TURN {
                 self.done = 0;
@@ -50,7 +54,7 @@ impl Compressed {
                 return Poll::Ready(Ok(Chunk::End(self.trailers.take())));
             };
             let out = if self.input.is_empty() {
-                match self.from.poll_chunk(cx)? {
+                match self.from.poll_chunk(most, cx)? {
                     Poll::Ready(Chunk::Data(data)) => {
                         self.input = data;
                         continue;

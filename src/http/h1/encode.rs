@@ -2,6 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 
+use crate::http::client::LEAST;
 use crate::http::forward::is_hop;
 use crate::http::request::Protocol;
 use crate::http::response::{Payload, Response};
@@ -18,6 +19,8 @@ pub(super) struct Encoder {
     /// Data that goes out behind what waits in the connection's buffer.
     pub(super) data: Bytes,
     framing: Framing,
+    /// Whether the whole body may be read at once, however little the client takes.
+    pub(super) brief: bool,
     /// Whether a chunk's data still lacks its line end.
     open: bool,
     ended: bool,
@@ -63,7 +66,8 @@ impl Encoder {
         }
         out.extend_from_slice(b"\r\n");
         let ended = payload.is_empty();
-        (Self { payload, data: Bytes::new(), framing, open: false, ended }, tunnel, keep)
+        let brief = response.length.is_some_and(|length| length <= LEAST as u64);
+        (Self { payload, data: Bytes::new(), framing, brief, open: false, ended }, tunnel, keep)
     }
 
     /// Whether the next piece of the body is due.

@@ -12,11 +12,12 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 
 use self::body::Body;
 use self::encode::Encoder;
 use self::wire::{Shared, Wire};
+use super::client::{Client, LEAST, share};
 use super::exchange::Exchange;
 use super::link::Link;
 use super::pipeline;
@@ -37,16 +38,13 @@ const LINGER: Duration = Duration::from_secs(2);
 const MAX_LINGER: Duration = Duration::from_secs(30);
 
 /// Serves an HTTP/1 connection to its end.
-pub(super) fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(
-    link: Rc<Link>,
-    io: S,
-) -> impl Future<Output = ()> {
+pub(super) fn serve<S: Client>(link: Rc<Link>, io: S) -> impl Future<Output = ()> {
     // Not in the future itself, which would keep room for it.
     let wire = Rc::new(RefCell::new(Wire::new(io)));
     exchanges(link, wire)
 }
 
-async fn exchanges<S: AsyncRead + AsyncWrite + Unpin + 'static>(link: Rc<Link>, wire: Shared<S>) {
+async fn exchanges<S: Client>(link: Rc<Link>, wire: Shared<S>) {
     let mut first = true;
     loop {
         let Ok(standing) = link.standing() else { return };
@@ -89,7 +87,7 @@ enum After {
 
 /// Waits for a request's head: as long as a connection may be idle before its first byte, and as long as a head may take
 /// from there.
-fn poll_head<S: AsyncRead + AsyncWrite + Unpin>(
+fn poll_head<S: Client>(
     wire: &Shared<S>,
     link: &Link,
     limits: &Limits,
@@ -166,7 +164,7 @@ fn take_head<S>(wire: &mut Wire<S>) -> Result<Option<Box<Request>>, Fault> {
 }
 
 /// One exchange, from a head to the end of its answer.
-async fn exchange<S: AsyncRead + AsyncWrite + Unpin + 'static>(
+async fn exchange<S: Client>(
     link: &Rc<Link>,
     wire: &Shared<S>,
     limits: &Limits,
@@ -196,11 +194,7 @@ async fn exchange<S: AsyncRead + AsyncWrite + Unpin + 'static>(
 }
 
 /// Runs the pipeline and, beside it, writes interim answers and watches for the client's leaving; None when it left.
-async fn handle<S: AsyncRead + AsyncWrite + Unpin + 'static>(
-    wire: &Shared<S>,
-    exchange: &mut Exchange,
-    limits: &Limits,
-) -> Option<Response> {
+async fn handle<S: Client>(wire: &Shared<S>, exchange: &mut Exchange, limits: &Limits) -> Option<Response> {
     let body = exchange.request.as_ref().and_then(|request| {
         let received = Rc::clone(&exchange.received);
         Body::new(wire, request.framing, request.expects_continue, limits.idle_timeout, received)
@@ -230,7 +224,7 @@ async fn handle<S: AsyncRead + AsyncWrite + Unpin + 'static>(
 }
 
 /// Writes the head into the connection's buffer and settles how the connection goes on.
-fn begin<S: AsyncRead + AsyncWrite + Unpin>(
+fn begin<S: Client>(
     wire: &Shared<S>,
     link: &Link,
     exchange: &Exchange,
@@ -248,7 +242,7 @@ fn begin<S: AsyncRead + AsyncWrite + Unpin>(
     Encoder::begin(&mut wire.out, response, protocol, keep)
 }
 
-async fn finish<S: AsyncRead + AsyncWrite + Unpin + 'static>(
+async fn finish<S: Client>(
     wire: &Shared<S>,
     exchange: &mut Exchange,
     limits: &Limits,
@@ -270,7 +264,7 @@ async fn finish<S: AsyncRead + AsyncWrite + Unpin + 'static>(
 }
 
 /// Moves the answer from the upstream to the client, each as fast as the other.
-fn poll_answer<S: AsyncRead + AsyncWrite + Unpin>(
+fn poll_answer<S: Client>(
     wire: &Shared<S>,
     exchange: &mut Exchange,
     limits: &Limits,
@@ -280,8 +274,10 @@ fn poll_answer<S: AsyncRead + AsyncWrite + Unpin>(
     loop {
         let mut data = Bytes::new();
         let mut waiting = false;
-        if encoder.wants_more() {
-            match encoder.payload.poll_chunk(cx) {
+        // Nothing more is read while something that was written waits.
+        if encoder.wants_more() && !wire.borrow().io.is_behind() {
+            let most = if encoder.brief { LEAST } else { share(wire.borrow().io.room()) };
+            match encoder.payload.poll_chunk(most, cx) {
                 Poll::Ready(Ok(Chunk::Data(bytes))) => {
                     exchange.sent += bytes.len() as u64;
                     encoder.stage(&mut wire.borrow_mut().out, bytes);
@@ -299,7 +295,7 @@ fn poll_answer<S: AsyncRead + AsyncWrite + Unpin>(
         std::mem::swap(&mut data, &mut encoder.data);
         let Poll::Ready(written) = written else {
             drop(wire);
-            encoder.payload.poll_ahead(cx);
+            encoder.payload.poll_ahead(LEAST, cx);
             return Poll::Pending;
         };
         written.map_err(|_| Fault::ClientGone)?;
@@ -313,7 +309,7 @@ fn poll_answer<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 /// Closes in order: what was written arrives, even where the client is still sending (RFC 9112 section 9.6).
-async fn farewell<S: AsyncRead + AsyncWrite + Unpin>(wire: &Shared<S>, linger: Duration) {
+async fn farewell<S: Client>(wire: &Shared<S>, linger: Duration) {
     wire.borrow_mut().deadline.set(linger);
     let closing = poll_fn(|cx| {
         let wire = &mut *wire.borrow_mut();
@@ -333,11 +329,7 @@ async fn farewell<S: AsyncRead + AsyncWrite + Unpin>(wire: &Shared<S>, linger: D
 }
 
 /// From here on both sides speak what they agreed on.
-async fn tunnel_through<S: AsyncRead + AsyncWrite + Unpin>(
-    wire: Shared<S>,
-    mut upstream: crate::upstream::Io,
-    behind: Bytes,
-) {
+async fn tunnel_through<S: Client>(wire: Shared<S>, mut upstream: crate::upstream::Io, behind: Bytes) {
     let Ok(wire) = Rc::try_unwrap(wire) else { return };
     let Wire { mut io, buffer, .. } = wire.into_inner();
     if io.write_all(&behind).await.is_ok() && upstream.write_all(&buffer).await.is_ok() {

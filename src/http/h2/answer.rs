@@ -19,6 +19,9 @@ use crate::http::tunnel;
 use crate::upstream::{Chunk, Io};
 use crate::wire::deadline::Deadline;
 
+/// How much of an answer is read at once, in octets.
+const PIECE: usize = 128 * 1024;
+
 /// Sends an answer to its end, or resets the stream where that cannot be reached.
 pub(super) async fn send(
     exchange: &mut Exchange,
@@ -80,7 +83,7 @@ impl Sender {
     ) -> Poll<Result<(), Fault>> {
         loop {
             if self.data.is_empty() {
-                match self.payload.poll_chunk(cx) {
+                match self.payload.poll_chunk(PIECE, cx) {
                     Poll::Ready(chunk) => {
                         if self.take(chunk?, exchange, cx)? {
                             return Poll::Ready(Ok(()));
@@ -90,7 +93,7 @@ impl Sender {
                 }
             }
             let Poll::Ready(open) = self.poll_window(limits, cx) else {
-                self.payload.poll_ahead(cx);
+                self.payload.poll_ahead(PIECE, cx);
                 return Poll::Pending;
             };
             open?;
@@ -111,7 +114,7 @@ impl Sender {
                 exchange.sent += data.len() as u64;
                 self.data = data;
                 self.ended = self.payload.is_at_end()
-                    && matches!(self.payload.poll_chunk(cx), Poll::Ready(Ok(Chunk::End(None))));
+                    && matches!(self.payload.poll_chunk(PIECE, cx), Poll::Ready(Ok(Chunk::End(None))));
                 Ok(false)
             }
             Chunk::End(trailers) => {

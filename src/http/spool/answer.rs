@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::{Spool, cut_off};
 use crate::fault::Fault;
-use crate::files::{PIECE, Reader};
+use crate::files::Reader;
 use crate::http::compress::{Compressed, Encoder};
 use crate::http::response::Payload;
 use crate::http::worker::Worker;
@@ -54,17 +54,10 @@ enum Source {
 }
 
 impl Source {
-    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Chunk, Fault>> {
+    fn poll_chunk(&mut self, most: usize, cx: &mut Context<'_>) -> Poll<Result<Chunk, Fault>> {
         match self {
-            Self::Call(call) => call.poll_chunk(cx),
-            Self::Compressed(body) => body.poll_chunk(cx),
-        }
-    }
-
-    fn slow_down(&mut self, cx: &mut Context<'_>) {
-        match self {
-            Self::Call(call) => call.slow_down(),
-            Self::Compressed(body) => body.from.poll_ahead(cx),
+            Self::Call(call) => call.poll_chunk(most, cx),
+            Self::Compressed(body) => body.poll_chunk(most, cx),
         }
     }
 
@@ -99,23 +92,27 @@ impl Ahead {
         Self { source: Source::Compressed(Box::new(Compressed::new(from, encoder))), ..self }
     }
 
-    /// The next piece for the client.
-    pub(in crate::http) fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Chunk, Fault>> {
+    /// The next piece for the client, for which `most` octets are read at most.
+    pub(in crate::http) fn poll_chunk(
+        &mut self,
+        most: usize,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Chunk, Fault>> {
         self.patience.clear();
-        match ready!(self.poll_take(cx)) {
+        match ready!(self.poll_take(most, cx)) {
             Ok(Some(bytes)) => return Poll::Ready(Ok(Chunk::Data(bytes))),
             Ok(None) => {}
             Err(source) => return Poll::Ready(Err(Fault::FileBroken { source })),
         }
         match self.ended.take() {
             Some(ended) => Poll::Ready(ended.map(Chunk::End)),
-            None => self.source.poll_chunk(cx),
+            None => self.source.poll_chunk(most, cx),
         }
     }
 
-    /// Takes what the worker gives while the client is busy with what it has.
-    pub(in crate::http) fn poll_ahead(&mut self, cx: &mut Context<'_>) {
-        self.source.slow_down(cx);
+    /// Takes what the worker gives while the client is busy with what it has, `most` octets at once: a piece that finds no
+    /// room waits beside the others.
+    pub(in crate::http) fn poll_ahead(&mut self, most: usize, cx: &mut Context<'_>) {
         while self.ended.is_none() && !self.full {
             if let Some(bytes) = self.held.take() {
                 if !self.stow(bytes, cx) {
@@ -123,7 +120,7 @@ impl Ahead {
                 }
                 continue;
             }
-            match self.source.poll_chunk(cx) {
+            match self.source.poll_chunk(most, cx) {
                 Poll::Ready(Ok(Chunk::Data(bytes))) => self.held = Some(bytes),
                 Poll::Ready(Ok(Chunk::End(trailers))) => self.ended = Some(Ok(trailers)),
                 Poll::Ready(Err(fault)) => self.ended = Some(Err(fault)),
@@ -169,20 +166,20 @@ impl Ahead {
     }
 
     /// What the client gets next: memory before disk before what found no room.
-    fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
+    fn poll_take(&mut self, most: usize, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
         if let Some(bytes) = self.spool.take_from_memory() {
             return Poll::Ready(Ok(Some(bytes)));
         }
         if self.spool.written > 0 {
-            return self.poll_file(cx).map_ok(Some);
+            return self.poll_file(most, cx).map_ok(Some);
         }
         Poll::Ready(Ok(self.held.take()))
     }
 
-    fn poll_file(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+    fn poll_file(&mut self, most: usize, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
         let Some(file) = &self.spool.file else { return Poll::Ready(Err(cut_off())) };
         let reader = self.reader.get_or_insert_with(|| Reader::new(Arc::clone(file)));
-        let bytes = ready!(reader.poll_read(&(self.at..self.spool.written), PIECE, cx))?;
+        let bytes = ready!(reader.poll_read(&(self.at..self.spool.written), most as u64, cx))?;
         if bytes.is_empty() {
             return Poll::Ready(Err(cut_off()));
         }
