@@ -71,7 +71,7 @@ impl<T: Address, const WORDS: usize, const PLACES: usize> Nets<T, WORDS, PLACES>
     /// than the rest.
     #[inline]
     pub(super) fn holds(&self, address: T) -> bool {
-        let bucket = address.shifted(self.low).wrapping_distance(self.first).count();
+        let bucket = address.shifted(self.low).distance(self.first).count();
         let Some(line) = self.lines.get(bucket) else { return false };
         if line.is_crowded() { self.crowd_holds(line, address) } else { line.holds(address.lowest(self.low)) }
     }
@@ -201,9 +201,8 @@ pub(super) trait Address: Copy + Ord + Default {
     /// As a count; what is more than a count can be as the largest.
     fn count(self) -> usize;
     fn next(self) -> Option<Self>;
-    /// From another to this one; 0 where the other is beyond.
+    /// From another to this one, modulo the width.
     fn distance(self, from: Self) -> Self;
-    fn wrapping_distance(self, from: Self) -> Self;
     /// Without the lower bits.
     fn shifted(self, low: u32) -> Self;
     /// With so many lower bits, all zero.
@@ -234,11 +233,8 @@ macro_rules! addresses {
             fn next(self) -> Option<Self> {
                 self.checked_add(1)
             }
-            fn distance(self, from: Self) -> Self {
-                self.saturating_sub(from)
-            }
             #[inline]
-            fn wrapping_distance(self, from: Self) -> Self {
+            fn distance(self, from: Self) -> Self {
                 self.wrapping_sub(from)
             }
             #[inline]
