@@ -20,41 +20,62 @@ pub(super) struct Nets<T, const WORDS: usize, const PLACES: usize> {
 #[repr(align(64))]
 struct Line<const WORDS: usize, const PLACES: usize>([[u32; PLACES]; WORDS]);
 
-/// How many bits of an address one word of a key holds. Below those that are the network's is a one, and zeros for those that
-/// are the host's: a word says by itself which bits of an address it is about.
+/// How many bits of an address one word of a key holds, the first word one less. Below those that are the network's is a one,
+/// and zeros for those that are the host's: a word says by itself which bits of an address it is about.
 const BITS: u32 = 31;
-/// The first word of no key: the topmost bit, which is set in no address's first word, is about.
-const NONE: u32 = 1 << BITS | 1;
-/// The first word of a line whose networks stand elsewhere; the next two say from where on, and how many.
-const CROWDED: u32 = u32::MAX;
+/// Set in the first word of a key that does not hold its addresses, but tells to ask elsewhere. It is set in no address's.
+const ASK: u32 = 1 << BITS;
+/// The words of no key.
+const NONE: u32 = ASK | 1;
+/// The first word of a line whose networks stand elsewhere: the key tells all addresses to ask, with [`ANY`] as its other
+/// words. Behind it stand from where on, and how many.
+const CROWDED: u32 = ASK | ANY >> 1;
+/// A word that is about no bit of an address.
+const ANY: u32 = 1 << BITS;
+
+/// First and last address of a network, and what is set in the first word of its key: [`ASK`] or nothing.
+type Net<T> = (T, T, u32);
 
 impl<T: Address, const WORDS: usize, const PLACES: usize> Nets<T, WORDS, PLACES> {
-    /// From ranges, first and last address of each, in any order and with overlaps.
-    pub(super) fn new(ranges: Vec<(T, T)>) -> Self {
-        let nets: Vec<(T, T)> =
-            merged(ranges).into_iter().flat_map(|(first, last)| cover(first, last)).collect();
-        let (Some((first, _)), Some((_, last))) = (nets.first(), nets.last()) else { return Self::default() };
+    /// From ranges, first and last address of each, in any order and with overlaps; and addresses of which these do not tell
+    /// all, if they do not hold them.
+    pub(super) fn new(ranges: Vec<(T, T)>, parts: Vec<T>) -> Self {
+        let ranges = merged(ranges);
+        let whole = ranges.iter().flat_map(|(first, last)| cover(*first, *last));
+        let parts = parts.into_iter().filter(|part| !holds(&ranges, *part));
+        let mut nets: Vec<Net<T>> = whole.map(|(first, last)| (first, last, 0)).collect();
+        nets.extend(parts.map(|part| (part, part, ASK)));
+        nets.sort_unstable();
+        nets.dedup();
+        let (Some((first, ..)), Some((_, last, _))) = (nets.first(), nets.last()) else {
+            return Self::default();
+        };
         // Half full at most: of networks that are strewn at random, one bucket in fifty is crowded with 8 places, one in 270 with 16.
         let wanted = T::of(nets.len() * 2 / PLACES);
         let enough = |low: &u32| last.shifted(*low).distance(first.shifted(*low)) >= wanted;
-        // One bit less than the words of a key hold: the topmost one is left to `NONE`.
+        // As many as a key holds: a network may be as large as a bucket.
         let most = (1..WORDS).fold(BITS - 1, |most, _| most + BITS).min(T::WIDTH - 1);
         let low = (0..=most).rev().find(enough).unwrap_or(0);
         Self { low, first: first.shifted(low), ..Self::default() }.filled(&nets)
     }
 
-    fn filled(mut self, mut rest: &[(T, T)]) -> Self {
+    fn filled(mut self, mut rest: &[Net<T>]) -> Self {
         let (mut lines, mut crowds, mut bucket) = (Vec::new(), Vec::new(), self.first);
         while !rest.is_empty() {
-            let here = rest.iter().take_while(|(first, _)| first.shifted(self.low) <= bucket).count();
-            let here = rest.get(..here).unwrap_or_default();
+            let (from, to) = (bucket.raised(self.low), bucket.raised(self.low).filled(self.low));
+            let here = rest.iter().take_while(|(first, ..)| *first <= to);
+            let here: Vec<Net<T>> =
+                here.map(|(first, last, ask)| ((*first).max(from), (*last).min(to), *ask)).collect();
             if here.len() <= PLACES {
-                lines.push(Line::of(here, self.low));
+                lines.push(Line::of(&here));
             } else {
-                lines.push(Line::crowded(crowds.len(), here.len()));
-                crowds.extend_from_slice(here);
+                let begin = crowds.len();
+                crowds.extend(
+                    here.iter().filter(|(.., ask)| *ask == 0).map(|(first, last, _)| (*first, *last)),
+                );
+                lines.push(Line::crowded(begin, crowds.len() - begin));
             }
-            let gone = here.iter().take_while(|(_, last)| last.shifted(self.low) <= bucket).count();
+            let gone = rest.iter().take_while(|(_, last, _)| *last <= to).count();
             rest = rest.get(gone..).unwrap_or_default();
             bucket = bucket.next().unwrap_or(bucket);
         }
@@ -67,34 +88,28 @@ impl<T: Address, const WORDS: usize, const PLACES: usize> Nets<T, WORDS, PLACES>
         self.lines.is_empty()
     }
 
-    /// Whether one of them holds an address. Nothing is jumped over here but a crowd: a jump that was guessed wrong costs more
-    /// than the rest.
+    /// Whether one of them holds an address; where they do not tell, what `ask` says. Nothing is jumped over here but that: a
+    /// jump that was guessed wrong costs more than the rest.
     #[inline]
-    pub(super) fn holds(&self, address: T) -> bool {
+    pub(super) fn holds(&self, address: T, ask: impl FnOnce() -> bool) -> bool {
         let bucket = address.shifted(self.low).distance(self.first).count();
         let Some(line) = self.lines.get(bucket) else { return false };
-        if line.is_crowded() { self.crowd_holds(line, address) } else { line.holds(address.lowest(self.low)) }
+        let (held, asked) = line.holds(address);
+        if !held & asked { holds(self.crowd(line), address) || ask() } else { held }
     }
 
-    #[cold]
-    fn crowd_holds(&self, line: &Line<WORDS, PLACES>, address: T) -> bool {
-        holds(self.crowd(line), address)
-    }
-
+    /// The networks of a crowded bucket; of another one none.
     fn crowd(&self, line: &Line<WORDS, PLACES>) -> &[(T, T)] {
-        let [Some(from), Some(count)] = [1, 2].map(|place| line.word(0, place)) else { return &[] };
-        self.crowds.get(from as usize..).and_then(|rest| rest.get(..count as usize)).unwrap_or_default()
+        let Some((from, count)) = line.crowd() else { return &[] };
+        self.crowds.get(from..).and_then(|rest| rest.get(..count)).unwrap_or_default()
     }
 
-    /// The addresses as ranges, first and last of each, in order; none of them touch.
+    /// The addresses as ranges, first and last address of each, in order; none of them touch.
     pub(super) fn ranges(&self) -> Vec<(T, T)> {
         let (mut ranges, mut bucket) = (Vec::new(), self.first);
         for line in &self.lines {
-            if line.is_crowded() {
-                ranges.extend_from_slice(self.crowd(line));
-            } else {
-                ranges.extend(line.ranges(bucket.raised(self.low)));
-            }
+            ranges.extend_from_slice(self.crowd(line));
+            ranges.extend(line.ranges(bucket.raised(self.low)));
             bucket = bucket.next().unwrap_or(bucket);
         }
         merged(ranges)
@@ -102,37 +117,45 @@ impl<T: Address, const WORDS: usize, const PLACES: usize> Nets<T, WORDS, PLACES>
 }
 
 impl<const WORDS: usize, const PLACES: usize> Line<WORDS, PLACES> {
-    /// Of networks, no more than there are places, each of them cut to the bucket.
-    fn of<T: Address>(nets: &[(T, T)], low: u32) -> Self {
+    /// Of networks of one bucket, no more than there are places.
+    fn of<T: Address>(nets: &[Net<T>]) -> Self {
         let key = |at: usize, place: usize| {
-            let Some((first, last)) = nets.get(place) else { return NONE };
-            let host = first.host(*last).lowest(low).word::<WORDS>(at);
-            first.lowest(low).word::<WORDS>(at) << 1 & !host | (host + 1)
+            let Some((first, last, ask)) = nets.get(place) else { return NONE };
+            let host = first.host(*last).word::<WORDS>(at);
+            let key = first.word::<WORDS>(at) << 1 & !host | (host + 1);
+            if at == 0 { key | ask } else { key }
         };
         Self(std::array::from_fn(|at| std::array::from_fn(|place| key(at, place))))
     }
 
     fn crowded(from: usize, count: usize) -> Self {
-        let word = |place| match place {
-            0 => CROWDED,
-            1 => u32::try_from(from).unwrap_or(u32::MAX),
-            _ => u32::try_from(count).unwrap_or(u32::MAX),
-        };
-        Self([std::array::from_fn(word); WORDS])
+        // Like no key, whatever the number.
+        let number = |number: usize| u32::try_from(number).unwrap_or(u32::MAX) << 1 | NONE;
+        Self(std::array::from_fn(|at| {
+            std::array::from_fn(|place| match (at, place) {
+                (0, 0) => CROWDED,
+                (_, 0) => ANY,
+                (0, 1) => number(from),
+                (0, 2) => number(count),
+                _ => NONE,
+            })
+        }))
     }
 
-    #[inline]
-    fn is_crowded(&self) -> bool {
-        self.word(0, 0) == Some(CROWDED)
+    /// From where on the networks of a crowded bucket stand, and how many.
+    fn crowd(&self) -> Option<(usize, usize)> {
+        let number = |place| Some(((self.word(0, place)? ^ ASK) >> 1) as usize);
+        self.word(0, 0).filter(|word| *word == CROWDED)?;
+        Some((number(1)?, number(2)?))
     }
 
-    #[inline]
     fn word(&self, at: usize, place: usize) -> Option<u32> {
         self.0.get(at)?.get(place).copied()
     }
 
+    /// Whether a network holds an address, and whether a key tells to ask elsewhere.
     #[inline]
-    fn holds<T: Address>(&self, address: T) -> bool {
+    fn holds<T: Address>(&self, address: T) -> (bool, bool) {
         let mut others = [0; PLACES];
         for (at, keys) in self.0.iter().enumerate() {
             let word = address.word::<WORDS>(at) << 1 | 1;
@@ -141,7 +164,8 @@ impl<const WORDS: usize, const PLACES: usize> Line<WORDS, PLACES> {
             }
         }
         // No jump: `contains` would stop at the first.
-        others.iter().fold(0, |held, other| held | u32::from(*other == 0)) != 0
+        let has = |sought: u32| others.iter().fold(0, |has, other| has | u32::from(*other == sought)) != 0;
+        (has(0), has(ASK))
     }
 
     /// The networks as ranges; `bucket` is the first address of the bucket.
@@ -149,7 +173,7 @@ impl<const WORDS: usize, const PLACES: usize> Line<WORDS, PLACES> {
         let range = move |place: usize| {
             let (mut first, mut last) = (bucket, bucket);
             for at in 0..WORDS {
-                let key = self.word(at, place).filter(|key| at > 0 || *key != NONE)?;
+                let key = self.word(at, place).filter(|key| at > 0 || key & ASK == 0)?;
                 first = first.with_word::<WORDS>(at, (key & !about(key)) >> 1);
                 last = last.with_word::<WORDS>(at, (key | about(key)) >> 1);
             }
@@ -207,13 +231,13 @@ pub(super) trait Address: Copy + Ord + Default {
     fn shifted(self, low: u32) -> Self;
     /// With so many lower bits, all zero.
     fn raised(self, low: u32) -> Self;
-    /// The lower bits alone.
-    fn lowest(self, low: u32) -> Self;
+    /// With the lower bits set.
+    fn filled(self, low: u32) -> Self;
     /// Those of the bits in which the first and the last address of a network differ.
     fn host(self, last: Self) -> Self;
     /// The last address of the largest network that begins here and does not reach beyond `last`.
     fn widest(self, last: Self) -> Self;
-    /// 31 bits, those of the last word the lowest.
+    /// The bits of a word, those of the last one the lowest.
     fn word<const WORDS: usize>(self, at: usize) -> u32;
     /// With bits set in a word.
     fn with_word<const WORDS: usize>(self, at: usize, word: u32) -> Self;
@@ -244,9 +268,8 @@ macro_rules! addresses {
             fn raised(self, low: u32) -> Self {
                 self.wrapping_shl(low)
             }
-            #[inline]
-            fn lowest(self, low: u32) -> Self {
-                self & !Self::MAX.wrapping_shl(low)
+            fn filled(self, low: u32) -> Self {
+                self | !Self::MAX.wrapping_shl(low)
             }
             fn host(self, last: Self) -> Self {
                 self ^ last
@@ -258,7 +281,7 @@ macro_rules! addresses {
             }
             #[inline]
             fn word<const WORDS: usize>(self, at: usize) -> u32 {
-                let bits = self.wrapping_shr(place::<WORDS>(at)) & 0x7fff_ffff;
+                let bits = self.wrapping_shr(place::<WORDS>(at)) & if at == 0 { 0x3fff_ffff } else { 0x7fff_ffff };
                 u32::try_from(bits).unwrap_or(0)
             }
             fn with_word<const WORDS: usize>(self, at: usize, word: u32) -> Self {
