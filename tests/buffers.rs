@@ -14,6 +14,7 @@ use crate::support::PATIENCE;
 use crate::support::client::{NAME, Response, Tls, Wire, connect, connect_to};
 use crate::support::edge::{Edge, ROWS, run};
 use crate::support::h2client::H2Client;
+use crate::support::h2raw::{self, H2};
 use crate::support::lines::text;
 use crate::support::upstream::{Then, Upstream};
 use crate::support::websocket::{ACCEPT, UPGRADE};
@@ -176,6 +177,60 @@ fn small_pieces_take_little_memory() {
 fn connections_that_nobody_reads_take_little_memory() {
     const MANY: usize = 24;
     const WARM: usize = 4;
+    let (upstream, done) = endless();
+    for (path, fields) in [("/", ""), ("/ws", UPGRADE)] {
+        let edge = edge_without_spares(&upstream, "buffer_memory = \"4KiB\"\nbuffer_disk = \"0B\"\n");
+        let mut clients: Vec<_> = (0..WARM + MANY).map(|_| connect(&edge)).collect();
+        let ask = |clients: &mut [Wire<Tls>]| {
+            for client in &mut *clients {
+                client.send(format!("GET {path} HTTP/1.1\r\nHost: {NAME}\r\n{fields}\r\n")).unwrap();
+            }
+            for _ in clients {
+                done.recv().unwrap();
+            }
+            edge.peak_memory()
+        };
+        // The first ones bring what all need, the program's own pages for one.
+        let (first, others) = clients.split_at_mut(WARM);
+        let before = ask(first);
+        let held = ask(others) - before;
+        assert!(held < (MANY as u64) * 384 * 1024, "{held} octets for {MANY} connections at {path}");
+    }
+}
+
+/// A client whose windows never end and who never reads: its streams share what its connection may hold.
+#[test]
+fn streams_that_nobody_reads_take_little_memory() {
+    const MANY: u32 = 96;
+    let (upstream, done) = endless();
+    let edge = edge_without_spares(&upstream, "buffer_memory = \"4KiB\"\nbuffer_disk = \"0B\"\n");
+    let ask = |client: &mut H2| {
+        let most = 0x7fff_ffff_u32;
+        let settings = [&h2raw::INITIAL_WINDOW_SIZE.to_be_bytes()[..], &most.to_be_bytes()].concat();
+        client.write(h2raw::SETTINGS, 0, 0, &settings).unwrap();
+        client.write(h2raw::WINDOW_UPDATE, 0, 0, &(most - 0xffff).to_be_bytes()).unwrap();
+        let fields: [h2raw::Field<'_>; 4] = [
+            (b":method", b"GET"),
+            (b":scheme", b"https"),
+            (b":authority", NAME.as_bytes()),
+            (b":path", b"/"),
+        ];
+        for stream in 0..MANY {
+            client.request(1 + 2 * stream, &fields, b"").unwrap();
+        }
+        for _ in 0..MANY {
+            done.recv().unwrap();
+        }
+        edge.peak_memory()
+    };
+    let mut clients = [(); 3].map(|()| H2::connect(&edge).unwrap());
+    let [before, _, after] = clients.each_mut().map(ask);
+    let held = (after - before) / 2;
+    assert!(held < 12 << 20, "{held} octets for {MANY} streams");
+}
+
+/// An upstream whose answers do not end, and what tells each time that one of them is not taken any more.
+fn endless() -> (Upstream, mpsc::Receiver<()>) {
     let (stopped, done) = mpsc::channel();
     let stopped = Mutex::new(stopped);
     let upstream = Upstream::raw(move |connection| {
@@ -195,24 +250,7 @@ fn connections_that_nobody_reads_take_little_memory() {
         connection.drain();
         Ok(())
     });
-    for (path, fields) in [("/", ""), ("/ws", UPGRADE)] {
-        let edge = edge_without_spares(&upstream, "buffer_memory = \"4KiB\"\nbuffer_disk = \"0B\"\n");
-        let mut clients: Vec<_> = (0..WARM + MANY).map(|_| connect(&edge)).collect();
-        let ask = |clients: &mut [Wire<Tls>]| {
-            for client in &mut *clients {
-                client.send(format!("GET {path} HTTP/1.1\r\nHost: {NAME}\r\n{fields}\r\n")).unwrap();
-            }
-            for _ in clients {
-                done.recv().unwrap();
-            }
-            edge.peak_memory()
-        };
-        // The first ones bring what all need, the program's own pages for one.
-        let (first, others) = clients.split_at_mut(WARM);
-        let before = ask(first);
-        let held = ask(others) - before;
-        assert!(held < (MANY as u64) * 384 * 1024, "{held} octets for {MANY} connections at {path}");
-    }
+    (upstream, done)
 }
 
 #[test]

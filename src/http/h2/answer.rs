@@ -9,18 +9,17 @@ use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderValue, StatusCode};
 use tokio::io::AsyncWriteExt;
 
+use super::backlog::Share;
 use super::duplex::Duplex;
 use super::head;
 use crate::config::model::Limits;
 use crate::fault::Fault;
+use crate::http::client::LEAST;
 use crate::http::exchange::Exchange;
 use crate::http::response::{Payload, Response};
 use crate::http::tunnel;
 use crate::upstream::{Chunk, Io};
 use crate::wire::deadline::Deadline;
-
-/// How much of an answer is read at once, in octets.
-const PIECE: usize = 128 * 1024;
 
 /// Sends an answer to its end, or resets the stream where that cannot be reached.
 pub(super) async fn send(
@@ -28,6 +27,7 @@ pub(super) async fn send(
     respond: &mut SendResponse<Bytes>,
     response: Response,
     websocket: Option<RecvStream>,
+    share: Share,
     limits: &Limits,
 ) {
     let Response { status, head, length, payload, .. } = response;
@@ -48,10 +48,12 @@ pub(super) async fn send(
         return;
     };
     match (payload, websocket) {
-        (Payload::Tunnel(io, behind), Some(receive)) => join(Duplex::new(stream, receive), *io, behind).await,
+        (Payload::Tunnel(io, behind), Some(receive)) => {
+            join(Duplex::new(stream, receive, share), *io, behind).await;
+        }
         (payload, _) if payload.is_empty() => {}
         (payload, _) => {
-            let mut sender = Sender::new(stream, payload);
+            let mut sender = Sender::new(stream, payload, share);
             if let Err(fault) = poll_fn(|cx| sender.poll(exchange, limits, cx)).await {
                 sender.stream.send_reset(Reason::INTERNAL_ERROR);
                 exchange.fault.get_or_insert(fault);
@@ -64,15 +66,19 @@ pub(super) async fn send(
 struct Sender {
     stream: SendStream<Bytes>,
     payload: Payload,
+    share: Share,
     data: Bytes,
     /// Whether `data` is the last of it.
     ended: bool,
     deadline: Deadline,
+    /// How much the connection had taken as the deadline was set.
+    taken: u64,
 }
 
 impl Sender {
-    fn new(stream: SendStream<Bytes>, payload: Payload) -> Self {
-        Self { stream, payload, data: Bytes::new(), ended: false, deadline: Deadline::default() }
+    fn new(stream: SendStream<Bytes>, payload: Payload, share: Share) -> Self {
+        let (data, deadline) = (Bytes::new(), Deadline::default());
+        Self { stream, payload, share, data, ended: false, deadline, taken: 0 }
     }
 
     fn poll(
@@ -83,7 +89,12 @@ impl Sender {
     ) -> Poll<Result<(), Fault>> {
         loop {
             if self.data.is_empty() {
-                match self.payload.poll_chunk(PIECE, cx) {
+                let Poll::Ready(most) = self.share.poll_most(cx) else {
+                    self.payload.poll_ahead(self.share.most(), cx);
+                    return self.poll_stuck(limits, cx);
+                };
+                self.deadline.clear();
+                match self.payload.poll_chunk(most, cx) {
                     Poll::Ready(chunk) => {
                         if self.take(chunk?, exchange, cx)? {
                             return Poll::Ready(Ok(()));
@@ -93,7 +104,7 @@ impl Sender {
                 }
             }
             let Poll::Ready(open) = self.poll_window(limits, cx) else {
-                self.payload.poll_ahead(PIECE, cx);
+                self.payload.poll_ahead(self.share.most(), cx);
                 return Poll::Pending;
             };
             open?;
@@ -112,9 +123,10 @@ impl Sender {
         match chunk {
             Chunk::Data(data) => {
                 exchange.sent += data.len() as u64;
-                self.data = data;
                 self.ended = self.payload.is_at_end()
-                    && matches!(self.payload.poll_chunk(PIECE, cx), Poll::Ready(Ok(Chunk::End(None))));
+                    && matches!(self.payload.poll_chunk(LEAST, cx), Poll::Ready(Ok(Chunk::End(None))));
+                // Whatever is this small need not be counted.
+                self.data = if self.ended && data.len() <= LEAST { data } else { self.share.hold(data) };
                 Ok(false)
             }
             Chunk::End(trailers) => {
@@ -148,6 +160,19 @@ impl Sender {
         }
         self.deadline.clear();
         Poll::Ready(Ok(()))
+    }
+
+    /// Waits until the client has taken what this answer holds: ready when it does not, or is gone.
+    fn poll_stuck(&mut self, limits: &Limits, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        let taken = self.share.taken();
+        if !self.deadline.is_set() || taken != self.taken {
+            self.taken = taken;
+            self.deadline.set(limits.idle_timeout);
+        }
+        if self.deadline.poll_passed(cx).is_ready() {
+            return Poll::Ready(Err(Fault::ClientGone));
+        }
+        self.stream.poll_reset(cx).map(|_| Err(Fault::ClientGone))
     }
 }
 

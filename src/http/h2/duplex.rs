@@ -8,17 +8,20 @@ use bytes::{Buf, Bytes};
 use h2::{RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::backlog::Share;
+
 /// Both directions of one stream.
 pub(super) struct Duplex {
     send: SendStream<Bytes>,
     receive: RecvStream,
+    share: Share,
     /// Data that was received and not yet read.
     rest: Bytes,
 }
 
 impl Duplex {
-    pub(super) fn new(send: SendStream<Bytes>, receive: RecvStream) -> Self {
-        Self { send, receive, rest: Bytes::new() }
+    pub(super) fn new(send: SendStream<Bytes>, receive: RecvStream, share: Share) -> Self {
+        Self { send, receive, share, rest: Bytes::new() }
     }
 }
 
@@ -50,7 +53,8 @@ impl AsyncWrite for Duplex {
         if buf.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        self.send.reserve_capacity(buf.len());
+        let most = ready!(self.share.poll_most(cx)).min(buf.len());
+        self.send.reserve_capacity(most);
         while self.send.capacity() == 0 {
             match ready!(self.send.poll_capacity(cx)) {
                 Some(Ok(_)) => {}
@@ -58,8 +62,9 @@ impl AsyncWrite for Duplex {
                 None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
             }
         }
-        let take = self.send.capacity().min(buf.len());
+        let take = self.send.capacity().min(most);
         let data = Bytes::copy_from_slice(buf.get(..take).unwrap_or_default());
+        let data = self.share.hold(data);
         self.send.send_data(data, false).map_err(io::Error::other)?;
         Poll::Ready(Ok(take))
     }

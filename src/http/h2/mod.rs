@@ -1,6 +1,7 @@
 //! HTTP/2 with a client (RFC 9113), on the `h2` crate: each stream is a task, and a request like any other.
 
 mod answer;
+mod backlog;
 mod body;
 mod duplex;
 mod gather;
@@ -20,6 +21,7 @@ use h2::{Reason, RecvStream};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::timeout;
 
+use self::backlog::Backlog;
 use self::body::Body;
 use self::gather::Gather;
 use super::exchange::Exchange;
@@ -125,6 +127,7 @@ struct Streams {
     open: Cell<u64>,
     total: Cell<u64>,
     cancelled: Cell<u64>,
+    backlog: Backlog,
 }
 
 /// How far the connection's end has come.
@@ -219,7 +222,8 @@ impl Leaving {
 
 impl Streams {
     fn new(link: Rc<Link>, limits: Limits) -> Self {
-        Self { link, limits, open: Cell::new(0), total: Cell::new(0), cancelled: Cell::new(0) }
+        let (open, total, cancelled) = (Cell::new(0), Cell::new(0), Cell::new(0));
+        Self { link, limits, open, total, cancelled, backlog: Backlog::default() }
     }
 
     fn begin(self: &Rc<Self>) -> Stream {
@@ -269,7 +273,8 @@ impl Stream {
                 self.0.link.seat.wake();
             }
             Some((response, websocket)) => {
-                answer::send(&mut exchange, &mut respond, response, websocket, &self.0.limits).await;
+                let share = self.0.backlog.share();
+                answer::send(&mut exchange, &mut respond, response, websocket, share, &self.0.limits).await;
                 drop(exchange);
                 if !bodiless {
                     // A body that nobody reads ends with a reset as `respond` goes. curl 7.88 loses an answer that comes in one
