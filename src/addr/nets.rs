@@ -129,7 +129,7 @@ impl<const WORDS: usize, const PLACES: usize> Line<WORDS, PLACES> {
     }
 
     fn crowded(from: usize, count: usize) -> Self {
-        // Like no key, whatever the number.
+        // Like no key, whatever the number; 30 bits, or 8 GiB of them.
         let number = |number: usize| u32::try_from(number).unwrap_or(u32::MAX) << 1 | NONE;
         Self(std::array::from_fn(|at| {
             std::array::from_fn(|place| match (at, place) {

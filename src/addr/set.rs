@@ -12,8 +12,8 @@ use super::nets::{Address, Nets, merged};
 /// for the longest matching prefix would say too, as no network here can exclude.
 ///
 /// A look-up takes as many steps for ten networks as for a million spread ones, and waits for memory once; twice for an IPv6
-/// address in whose /64 a longer network lies. A separate IPv4 network takes 8 to 16 octets, an IPv6 one 16 to 32, and beyond
-/// /64 48 to 96.
+/// address in whose /64 a longer network lies, or near which networks crowd. A separate IPv4 network takes 8 to 16 octets, an
+/// IPv6 one 16 to 32, and beyond /64 48 to 96.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct CidrSet {
     rows: usize,

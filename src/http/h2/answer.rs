@@ -3,13 +3,13 @@
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderValue, StatusCode};
 use tokio::io::AsyncWriteExt;
 
-use super::backlog::Share;
+use super::backlog::{Piece, Share};
 use super::duplex::Duplex;
 use super::head;
 use crate::config::model::Limits;
@@ -24,7 +24,7 @@ use crate::wire::deadline::Deadline;
 /// Sends an answer to its end, or resets the stream where that cannot be reached.
 pub(super) async fn send(
     exchange: &mut Exchange,
-    respond: &mut SendResponse<Bytes>,
+    respond: &mut SendResponse<Piece>,
     response: Response,
     websocket: Option<RecvStream>,
     share: Share,
@@ -64,10 +64,10 @@ pub(super) async fn send(
 
 /// A body on its way.
 struct Sender {
-    stream: SendStream<Bytes>,
+    stream: SendStream<Piece>,
     payload: Payload,
     share: Share,
-    data: Bytes,
+    data: Piece,
     /// Whether `data` is the last of it.
     ended: bool,
     deadline: Deadline,
@@ -76,8 +76,8 @@ struct Sender {
 }
 
 impl Sender {
-    fn new(stream: SendStream<Bytes>, payload: Payload, share: Share) -> Self {
-        let (data, deadline) = (Bytes::new(), Deadline::default());
+    fn new(stream: SendStream<Piece>, payload: Payload, share: Share) -> Self {
+        let (data, deadline) = (Piece::default(), Deadline::default());
         Self { stream, payload, share, data, ended: false, deadline, taken: 0 }
     }
 
@@ -88,7 +88,7 @@ impl Sender {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Fault>> {
         loop {
-            if self.data.is_empty() {
+            if !self.data.has_remaining() {
                 let Poll::Ready(most) = self.share.poll_most(cx) else {
                     self.payload.poll_ahead(self.share.most(), cx);
                     return self.poll_stuck(limits, cx);
@@ -108,8 +108,8 @@ impl Sender {
                 return Poll::Pending;
             };
             open?;
-            let room = self.stream.capacity().min(self.data.len());
-            let last = self.ended && room == self.data.len();
+            let room = self.stream.capacity().min(self.data.remaining());
+            let last = self.ended && room == self.data.remaining();
             let piece = self.data.split_to(room);
             self.stream.send_data(piece, last).map_err(|_| Fault::ClientGone)?;
             if last {
@@ -125,8 +125,8 @@ impl Sender {
                 exchange.sent += data.len() as u64;
                 self.ended = self.payload.is_at_end()
                     && matches!(self.payload.poll_chunk(LEAST, cx), Poll::Ready(Ok(Chunk::End(None))));
-                // Whatever is this small need not be counted.
-                self.data = if self.ended && data.len() <= LEAST { data } else { self.share.hold(data) };
+                let small = self.ended && data.len() <= LEAST;
+                self.data = if small { Piece::small(data) } else { self.share.hold(data) };
                 Ok(false)
             }
             Chunk::End(trailers) => {
@@ -135,7 +135,7 @@ impl Sender {
                     .filter(|map| !map.is_empty())
                 {
                     Some(trailers) => self.stream.send_trailers(trailers),
-                    None => self.stream.send_data(Bytes::new(), true),
+                    None => self.stream.send_data(Piece::default(), true),
                 };
                 sent.map(|()| true).map_err(|_| Fault::ClientGone)
             }
@@ -144,7 +144,7 @@ impl Sender {
 
     /// Waits until the client's window has room.
     fn poll_window(&mut self, limits: &Limits, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
-        self.stream.reserve_capacity(self.data.len());
+        self.stream.reserve_capacity(self.data.remaining());
         while self.stream.capacity() == 0 {
             match self.stream.poll_capacity(cx) {
                 Poll::Ready(Some(Ok(_))) => {}

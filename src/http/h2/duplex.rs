@@ -8,11 +8,11 @@ use bytes::{Buf, Bytes};
 use h2::{RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::backlog::Share;
+use super::backlog::{Piece, Share};
 
 /// Both directions of one stream.
 pub(super) struct Duplex {
-    send: SendStream<Bytes>,
+    send: SendStream<Piece>,
     receive: RecvStream,
     share: Share,
     /// Data that was received and not yet read.
@@ -20,7 +20,7 @@ pub(super) struct Duplex {
 }
 
 impl Duplex {
-    pub(super) fn new(send: SendStream<Bytes>, receive: RecvStream, share: Share) -> Self {
+    pub(super) fn new(send: SendStream<Piece>, receive: RecvStream, share: Share) -> Self {
         Self { send, receive, share, rest: Bytes::new() }
     }
 }
@@ -53,8 +53,10 @@ impl AsyncWrite for Duplex {
         if buf.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        let most = ready!(self.share.poll_most(cx)).min(buf.len());
-        self.send.reserve_capacity(most);
+        if self.send.capacity() == 0 {
+            ready!(self.share.poll_most(cx));
+        }
+        self.send.reserve_capacity(buf.len());
         while self.send.capacity() == 0 {
             match ready!(self.send.poll_capacity(cx)) {
                 Some(Ok(_)) => {}
@@ -62,7 +64,7 @@ impl AsyncWrite for Duplex {
                 None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
             }
         }
-        let take = self.send.capacity().min(most);
+        let take = self.send.capacity().min(buf.len());
         let data = Bytes::copy_from_slice(buf.get(..take).unwrap_or_default());
         let data = self.share.hold(data);
         self.send.send_data(data, false).map_err(io::Error::other)?;
@@ -74,6 +76,6 @@ impl AsyncWrite for Duplex {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.send.send_data(Bytes::new(), true).map_err(io::Error::other))
+        Poll::Ready(self.send.send_data(Piece::default(), true).map_err(io::Error::other))
     }
 }

@@ -15,13 +15,12 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use h2::server::{Connection, SendResponse};
 use h2::{Reason, RecvStream};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::timeout;
 
-use self::backlog::Backlog;
+use self::backlog::{Backlog, Piece};
 use self::body::Body;
 use self::gather::Gather;
 use super::exchange::Exchange;
@@ -94,7 +93,7 @@ async fn farewell<S: AsyncRead + AsyncWrite + Unpin>(mut io: Gather<S>) {
 }
 
 /// The preface and the settings of both sides (RFC 9113 section 3.4).
-async fn shake<S: AsyncRead + AsyncWrite + Unpin>(io: &Gather<S>) -> Option<Connection<Gather<S>, Bytes>> {
+async fn shake<S: AsyncRead + AsyncWrite + Unpin>(io: &Gather<S>) -> Option<Connection<Gather<S>, Piece>> {
     let mut handshake = pin!(settings().handshake(io.clone()));
     poll_fn(|cx| {
         let shaken = handshake.as_mut().poll(cx);
@@ -138,7 +137,7 @@ struct Leaving {
 }
 
 fn poll_connection<S: AsyncRead + AsyncWrite + Unpin + 'static>(
-    connection: &mut Connection<Gather<S>, Bytes>,
+    connection: &mut Connection<Gather<S>, Piece>,
     io: &Gather<S>,
     streams: &Rc<Streams>,
     leaving: &mut Leaving,
@@ -256,7 +255,7 @@ impl Drop for Stream {
 }
 
 impl Stream {
-    async fn serve(self, request: http::Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+    async fn serve(self, request: http::Request<RecvStream>, mut respond: SendResponse<Piece>) {
         let bodiless = request.body().is_end_stream();
         let (mut exchange, body, refusal) = self.read(request);
         let answered = match refusal {
@@ -308,7 +307,7 @@ impl Stream {
         &self,
         exchange: &mut Exchange,
         stream: RecvStream,
-        respond: &mut SendResponse<Bytes>,
+        respond: &mut SendResponse<Piece>,
     ) -> Option<(Response, Option<RecvStream>)> {
         let websocket = exchange.request.as_ref().is_some_and(|request| request.websocket);
         let mut expects_continue =
