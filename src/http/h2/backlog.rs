@@ -1,4 +1,5 @@
-//! What the answers of one connection hold in memory until its client takes it.
+//! What the answers of one connection hold in memory until its client takes it. What was read from an upstream, and is no piece
+//! of an answer yet, is not counted.
 
 use std::cell::Cell;
 use std::rc::Rc;
