@@ -1,7 +1,10 @@
-//! Membership in an allow list of 10, 1,000 and 1,000,000 rows, hits and misses, and the making of the longest.
+//! Membership in an allow list of 10, 1,000 and 1,000,000 rows, hits and misses, and the making of the longest. A loop of
+//! nothing but look-ups shows what a look-up computes, and what of the list the caches hold; `cold` is one by itself, as a
+//! connection that comes after other work meets it.
 
 use std::hint::black_box;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use ipnet::IpNet;
@@ -9,12 +12,14 @@ use vestibule::addr::{CidrSet, ClientAddr, parse_list};
 
 /// Enough different look-ups that neither caches nor branch predictors learn them.
 const LOOKUPS: usize = 1 << 18;
+/// What a walk through so many octets leaves of a list in the caches of a core is nothing.
+const ELSEWHERE: usize = 64 << 20;
+
+type Family = (&'static str, fn(&mut Random, usize) -> IpNet, fn(&mut Random) -> ClientAddr);
+const FAMILIES: [Family; 2] = [("v4", v4_net, v4_address), ("v6", v6_net, v6_address)];
 
 fn lookups(criterion: &mut Criterion) {
-    for (family, random_net, random_address) in [
-        ("v4", v4_net as fn(&mut Random, usize) -> IpNet, v4_address as fn(&mut Random) -> ClientAddr),
-        ("v6", v6_net, v6_address),
-    ] {
+    for (family, random_net, random_address) in FAMILIES {
         let mut group = criterion.benchmark_group(format!("allowlist/{family}"));
         group.throughput(Throughput::Elements(LOOKUPS as u64));
         for rows in [10, 1_000, 1_000_000] {
@@ -32,6 +37,43 @@ fn lookups(criterion: &mut Criterion) {
             for (name, addresses) in [("hit", hits), ("miss", misses)] {
                 group.bench_with_input(BenchmarkId::new(name, rows), &addresses, |bencher, addresses| {
                     bencher.iter(|| addresses.iter().filter(|address| set.contains(**address)).count());
+                });
+            }
+        }
+        group.finish();
+    }
+}
+
+fn cold(criterion: &mut Criterion) {
+    let mut elsewhere = vec![0_u8; ELSEWHERE];
+    let mut timed = |work: &mut dyn FnMut()| {
+        elsewhere.iter_mut().step_by(64).for_each(|octet| *octet = octet.wrapping_add(1));
+        black_box(&mut elsewhere);
+        let began = Instant::now();
+        work();
+        began.elapsed()
+    };
+    for (family, random_net, random_address) in FAMILIES {
+        let mut group = criterion.benchmark_group(format!("allowlist/{family} cold"));
+        group.sample_size(20);
+        for rows in [10, 1_000, 1_000_000] {
+            let mut random = Random(7);
+            let nets: Vec<_> = (0..rows).map(|row| random_net(&mut random, row)).collect();
+            let set: CidrSet = nets.iter().copied().collect();
+            for name in ["hit", "miss"] {
+                let mut next = || match nets.get(random.below(rows)) {
+                    Some(net) if name == "hit" => ClientAddr::new(net.addr()),
+                    _ => random_address(&mut random),
+                };
+                group.bench_function(BenchmarkId::new(name, rows), |bencher| {
+                    bencher.iter_custom(|count| {
+                        (0..count).fold(Duration::ZERO, |sum, _| {
+                            let address = next();
+                            let lookup = timed(&mut || _ = black_box(set.contains(black_box(address))));
+                            // What the clock and the call take.
+                            sum + lookup.saturating_sub(timed(&mut || _ = black_box(address)))
+                        })
+                    });
                 });
             }
         }
@@ -93,5 +135,5 @@ impl Random {
     }
 }
 
-criterion_group!(benches, lookups, building);
+criterion_group!(benches, lookups, cold, building);
 criterion_main!(benches);
