@@ -92,6 +92,22 @@ fn every_example_loads() {
 }
 
 #[test]
+fn rows_that_pass_on_need_no_site() {
+    let office = "[sources]\noffice = ['203.0.113.0/24']\n[ports]\n";
+    for rows in [
+        "5432 = { forward = 'db:5432', allow = ['office'] }",
+        "22 = { host = true, allow = ['office'] }",
+        "6380 = { forward = 'redis:6379', allow = ['office'], tls = 'redis.example.com', certificate = 'internal' }",
+        "6380 = { forward = 'redis:6379', allow = ['office'], tls = 'redis.example.com' }
+         80 = { serve = 'http', allow = ['public'] }",
+    ] {
+        let loaded = load("edge.toml", &format!("{office}{rows}\n"));
+        assert!(loaded.config.sites.is_empty(), "{rows}");
+        assert!(!loaded.warning_text().contains("site"), "{}", loaded.warning_text());
+    }
+}
+
+#[test]
 fn the_smallest_file_has_the_defaults_of_the_product() {
     let loaded = with("");
     let config = &loaded.config;

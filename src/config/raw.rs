@@ -153,12 +153,16 @@ impl<'a> Table<'a> {
     }
 
     fn name_missing(&self) {
-        for key in self.schema.keys {
-            if matches!(key.absent, Absent::Wrong) && self.lacks(key.name) {
-                let help = format!("{}; write {}", key.doc, key.kind.expected());
-                self.report.error(&self.place, format!("`{}` is missing", key.name), help);
-            }
+        for key in self.schema.keys.iter().filter(|key| matches!(key.absent, Absent::Wrong)) {
+            self.want(key.name);
         }
+    }
+
+    /// Reports the key where it is missing.
+    pub(super) fn want(&self, name: &str) {
+        let Some(key) = self.schema.key(name).filter(|_| self.lacks(name)) else { return };
+        let help = format!("{}; write {}", key.doc, key.kind.expected());
+        self.report.error(&self.place, format!("`{name}` is missing"), help);
     }
 
     /// Whether the key is missing, and no other error explains why.

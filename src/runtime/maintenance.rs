@@ -64,7 +64,8 @@ pub(super) fn turn(snapshot: &Snapshot, typed: &str, on: bool) -> Told {
 fn turned(snapshot: &Snapshot, typed: &str, on: bool) -> Result<String, String> {
     let (site, entry) = sites(snapshot).find(|(site, _)| is_called(site, typed)).ok_or_else(|| {
         let names: Vec<String> = snapshot.config.sites.iter().map(name).collect();
-        format!("no site has the name {typed:?}; there is {}", names.join(", "))
+        let there_is = if names.is_empty() { "none".into() } else { names.join(", ") };
+        format!("no site has the name {typed:?}; there is {there_is}")
     })?;
     let folder = folder(&snapshot.config);
     let written = if on { mark(&folder, site) } else { unmark(&folder, site) };

@@ -69,3 +69,19 @@ fn what_is_still_open_when_grace_is_over_is_told() {
     let (end, line) = ended(&edge, 0);
     assert_eq!((end.as_str(), &line["request_bytes"]), ("edge_left", &5.into()));
 }
+
+#[test]
+fn a_file_without_sites_forwards() {
+    let target = Target::new();
+    let mut edge = Edge::start(&format!("[ports]\n\"{ROW}\" = {{ {} }}\n", target.keys("")));
+    let (mut client, mut upstream) = joined(&edge, &target);
+    says(&mut client, &mut upstream, "hello");
+    assert!(edge.reload());
+    says(&mut upstream, &mut client, "hello yourself");
+    drop(client);
+    assert_eq!(rest(&mut upstream).unwrap(), b"");
+    drop(upstream);
+    assert_eq!(ended(&edge, 0).0, "client_closed");
+    edge.signal(Signal::SIGTERM);
+    assert!(edge.wait().success());
+}

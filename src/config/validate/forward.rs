@@ -131,6 +131,14 @@ pub(super) fn certify(
             }
         } else {
             let site = named.site(rows, defaults);
+            if site.certificate == Certificate::Acme && rows.is_empty() && !defaults.wildcards {
+                let message = format!(
+                    "no CA can be shown that {} is ours: no row serves http or https",
+                    named.tls.name
+                );
+                let help = "add 80 = { serve = \"http\", allow = [\"public\"] }, or write certificate = \"internal\" for the edge's own CA";
+                report.error(&named.place, message, help);
+            }
             own.push((named, site));
         }
     }

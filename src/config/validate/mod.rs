@@ -106,7 +106,7 @@ fn warn_of_unused(root: &Table<'_>, config: &Config) {
     let rows = entries("ports").into_iter().filter(|(.., value)| !host(value));
     for (((name, place, _), row), id) in rows.zip(&config.rows).zip(0..) {
         let used = |site: &Site| site.rows.iter().any(|own| own.0 == id);
-        if row.serve().is_some() && !config.sites.iter().any(used) {
+        if row.serve().is_some() && !config.certified().any(used) {
             report.warn(
                 &place,
                 format!("no site uses the row {name}"),

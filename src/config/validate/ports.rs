@@ -88,7 +88,10 @@ pub(super) fn read(root: &Table<'_>, sources: &Sources, home: &Home<'_>) -> Port
             ports.rows.push(declare(*bind, &binds, place, &value, sources, home));
         }
     }
-    ports.want_https(&value);
+    let only_passes = !ports.hosts.is_empty() || ports.rows.iter().any(|row| row.role == Role::Forward);
+    if root.has("site") || !only_passes {
+        ports.want_https(&value);
+    }
     ports.refuse_loops(root.report);
     ports
 }

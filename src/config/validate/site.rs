@@ -41,6 +41,9 @@ pub(super) struct Defaults<'a> {
 
 /// Reads every `[[site]]`.
 pub(super) fn read(root: &Table<'_>, ports: &Ports, sources: &Sources, defaults: &Defaults<'_>) -> Vec<Site> {
+    if ports.any_https(&ports.all()) {
+        root.want("site");
+    }
     let tables = root.tables("site");
     let mut claims = Vec::new();
     let sites = tables.iter().filter_map(|table| one(table, ports, sources, defaults, &mut claims)).collect();

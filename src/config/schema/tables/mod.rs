@@ -66,7 +66,12 @@ pub static ROOT: Table = Table {
             Nothing,
             "One row a port; a port without a row is closed. Without the table: 80 and 443, public",
         ),
-        key("site", Tables(&SITE), Wrong, "What is served under which names"),
+        key(
+            "site",
+            Tables(&SITE),
+            Nothing,
+            "What is served under which names. May be left out where no row serves https",
+        ),
         key("acme", Kind::Table(&ACME), Nothing, "Certificates from an ACME CA"),
         key("store", Kind::Table(&STORE), Nothing, "Where certificates and keys are kept"),
         key("tls", Kind::Table(&TLS), Nothing, "TLS with clients"),
