@@ -536,6 +536,83 @@ fn hop_by_hop_trailers_stay_on_their_hop() {
     }
 }
 
+/// Clients such as urllib3 hand a chunk over once its line end has come.
+#[test]
+fn a_chunk_is_whole_before_the_next_one_comes() {
+    let (send, hold) = mpsc::channel::<()>();
+    let hold = Mutex::new(hold);
+    let upstream = Upstream::raw(move |connection| {
+        connection.head();
+        if connection.exactly(8).as_deref() != Some(b"3\r\nabc\r\n") {
+            return Ok(());
+        }
+        let stream = &mut connection.stream;
+        stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")?;
+        let _ = hold.lock().unwrap().recv();
+        stream.write_all(b"2\r\nyo\r\n0\r\n\r\n")?;
+        connection.drain();
+        Ok(())
+    });
+    let edge = edge_with(&upstream, "buffer_request = false\nbuffer_response = false");
+    let mut client = connect(&edge);
+    client
+        .send(format!("POST / HTTP/1.1\r\nHost: {NAME}\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"))
+        .unwrap();
+    client.until(b"\r\n\r\n5\r\nhello\r\n").unwrap();
+    client.send("0\r\n\r\n").unwrap();
+    drop(send);
+    client.until(b"2\r\nyo\r\n0\r\n\r\n").unwrap();
+}
+
+/// A client that has seen nothing of an answer sends its request once more.
+#[test]
+fn an_upstream_that_fails_right_behind_its_head_is_told_of() {
+    let upstream = Upstream::raw(|connection| {
+        connection.head();
+        connection.stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n")?;
+        connection.drain();
+        Ok(())
+    });
+    for proxy in ["", "buffer_response = false"] {
+        let edge = edge_with(&upstream, proxy);
+        assert_eq!(connect(&edge).get("/").unwrap().status, 502);
+        assert_eq!(h2(&edge).ask(get("/"), Bytes::new()).unwrap().status, 502);
+        for _ in 0..2 {
+            let line = edge.access_line(0, "the request", |line| line["status"] == 502);
+            assert_eq!(line["refused"], "upstream_broken");
+        }
+    }
+}
+
+/// Over HTTP/2 any success says that the WebSocket is open, and only the edge can tell that it is not.
+#[test]
+fn a_websocket_over_http_2_opens_where_the_upstream_has_opened_it() {
+    let upstream = Upstream::start(|seen, stream| {
+        let head = match seen.target.as_str() {
+            "/page" => "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+            "/other" => "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: foo\r\n\r\n",
+            "/wrong" => {
+                "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                 Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
+            }
+            _ => "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+        };
+        stream.write_all(head.as_bytes())?;
+        Ok(Then::Close)
+    });
+    let edge = edge(&upstream);
+    for path in ["/page", "/other", "/wrong", "/none"] {
+        let request = Request::connect(format!("https://{NAME}{path}"))
+            .extension(h2::ext::Protocol::from_static("websocket"))
+            .body(())
+            .unwrap();
+        let mut client = h2(&edge);
+        client.ask(Request::get(format!("https://{NAME}/first")).body(()).unwrap(), Bytes::new()).unwrap();
+        let (answer, ..) = client.connect_websocket(request).unwrap();
+        assert_eq!(answer.status(), 502, "{path}");
+    }
+}
+
 /// HTTP/2 has no Sec-WebSocket-Key; one that a client sends all the same must not stand beside the edge's own.
 #[test]
 fn a_websocket_over_http_2_has_one_key() {
@@ -570,7 +647,7 @@ fn a_body_that_stalls_ends_an_answer_that_waits_for_it() {
     let edge = edge_with(&upstream, "buffer_request = false\n[limits]\nidle_timeout = \"2s\"");
     let mut client = connect(&edge);
     client.send(format!("POST / HTTP/1.1\r\nHost: {NAME}\r\nContent-Length: 10\r\n\r\nhello")).unwrap();
-    client.until(b"2\r\nok").unwrap();
+    client.until(b"2\r\nok\r\n").unwrap();
     let rest = client.rest();
     assert!(rest.as_ref().map_or_else(client::ended, Vec::is_empty), "{rest:?}");
     upstream.wait_open(0);

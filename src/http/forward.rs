@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use aws_lc_rs::digest;
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use http_body::Frame;
@@ -198,6 +199,30 @@ fn websocket_key(id: &str) -> String {
     base64::engine::general_purpose::STANDARD.encode(id.as_bytes().get(..16).unwrap_or_default())
 }
 
+/// Whether the upstream speaks WebSocket from here on, and has read this request: over HTTP/2 nobody else could tell
+/// (RFC 6455 section 4.1).
+fn check_switch(head: &Head, request: &Request, id: RequestId) -> Result<(), Fault> {
+    let broken = |reason| Err(Fault::UpstreamBroken { reason, source: None });
+    if !head.first(Known::Upgrade).is_some_and(|value| value.eq_ignore_ascii_case(b"websocket")) {
+        return broken("it switched to another protocol than WebSocket");
+    }
+    let expected = || websocket_accept(&websocket_key(&id));
+    if request.protocol == Protocol::Http2
+        && head.first(Known::SecWebSocketAccept) != Some(expected().as_bytes())
+    {
+        return broken("its Sec-WebSocket-Accept is not that of the key");
+    }
+    Ok(())
+}
+
+/// What a server says to a key.
+fn websocket_accept(key: &str) -> String {
+    use base64::Engine as _;
+    const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+    let digest = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, format!("{key}{GUID}").as_bytes());
+    base64::engine::general_purpose::STANDARD.encode(digest)
+}
+
 /// Copies field lines but those that `dropped` names and those that Connection names (RFC 9110 section 7.6.1). Several
 /// Cookie lines become one: WSGI would join them with commas, which cookies do not understand.
 fn copy_fields(out: &mut Vec<u8>, head: &Head, dropped: impl Fn(Known) -> bool) {
@@ -240,6 +265,9 @@ fn response(
     };
     let events = is_event_stream(&head);
     let at_once = events || !shelf.buffers.response || wants_no_buffer(&head);
+    if status == StatusCode::SWITCHING_PROTOCOLS {
+        check_switch(&head, request, exchange.id)?;
+    }
     let nominated = head.nominated();
     head.retain(|known, name| !is_hop(known) && !is_among(&nominated, name));
     if let Some(cookie) = call.cookie(upstream) {

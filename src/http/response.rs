@@ -1,10 +1,12 @@
 //! An answer on its way to the client.
 
+use std::future::poll_fn;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::StatusCode;
 
+use super::client::LEAST;
 use super::compress::{Compressed, Encoder};
 use super::spool::Ahead;
 use crate::fault::Fault;
@@ -48,6 +50,11 @@ impl Response {
         Self { status, head: Head::default(), length: Some(0), payload: Payload::Empty, close: false }
     }
 
+    /// Whether the whole body may be read at once, however little the client takes.
+    pub(super) fn is_brief(&self) -> bool {
+        self.length.is_some_and(|length| length <= LEAST as u64)
+    }
+
     /// Ends the connection without a word.
     pub(super) fn silence() -> Self {
         Self { payload: Payload::Silence, close: true, ..Self::empty(StatusCode::NO_CONTENT) }
@@ -88,6 +95,19 @@ impl Payload {
             Self::Compressed(body) => body.is_at_end(),
             _ => true,
         }
+    }
+
+    /// The first piece of what an upstream sends, where it is there already: one that has failed by now can still be told of
+    /// by a status, and a client that has seen no byte of an answer would ask again.
+    pub(super) async fn first(&mut self, most: usize) -> Result<Option<Chunk>, Fault> {
+        if !self.is_upstreams() {
+            return Ok(None);
+        }
+        poll_fn(|cx| match self.poll_chunk(most, cx) {
+            Poll::Ready(chunk) => Poll::Ready(chunk.map(Some)),
+            Poll::Pending => Poll::Ready(Ok(None)),
+        })
+        .await
     }
 
     /// Moves what does not need the client, while it is busy, `most` octets at once.

@@ -12,7 +12,7 @@ use super::Outgoing;
 use super::conn::Socket;
 use crate::fault::Fault;
 use crate::wire::Body;
-use crate::wire::chunked::size_line;
+use crate::wire::chunked::{Piece, chunk, plain};
 
 /// Whoever reads of a request at all takes so many octets at once, and all that lie there: the smallest buffer that a
 /// server is known to read into (Go's; gunicorn's has 8 KiB).
@@ -23,9 +23,9 @@ const ONE_READ: u64 = 4096;
 pub(super) struct Sender {
     /// The head as it was given, for sending it again.
     pub(super) head: Bytes,
-    /// What of the head, and of the framing, goes out before `data`.
+    /// What of the head, and of the framing, goes out before the piece.
     front: Bytes,
-    data: Bytes,
+    piece: Piece,
     pub(super) body: Option<Body>,
     /// Whether the body was asked for anything yet: until then the request can be sent again.
     pub(super) touched: bool,
@@ -46,9 +46,7 @@ pub(super) struct Sender {
 /// How far it is.
 #[derive(Debug)]
 pub(super) enum Phase {
-    /// The first chunk has no line end before it.
-    First,
-    Body,
+    Sending,
     Done,
     /// The upstream does not take more; its answer may tell why.
     Broken(Option<io::Error>),
@@ -60,13 +58,13 @@ impl Sender {
         Self {
             front: outgoing.head.clone(),
             head: outgoing.head.clone(),
-            data: Bytes::new(),
+            piece: plain(Bytes::new()),
             body: outgoing.body.take(),
             touched: false,
             chunked: outgoing.chunked,
             // A body that was kept loses nothing by being begun before the connection has proved good.
             joined: outgoing.again.is_some() && !outgoing.chunked,
-            phase: Phase::First,
+            phase: Phase::Sending,
             starved: false,
             moved: false,
             written: 0,
@@ -104,8 +102,9 @@ impl Sender {
     }
 
     fn poll_write(&mut self, io: &mut Socket, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.front.is_empty() || !self.data.is_empty() {
-            let slices = [IoSlice::new(&self.front), IoSlice::new(&self.data)];
+        while !self.front.is_empty() || self.piece.has_remaining() {
+            let (data, end) = (self.piece.first_ref(), self.piece.last_ref());
+            let slices = [IoSlice::new(&self.front), IoSlice::new(data), IoSlice::new(end)];
             let written = ready!(Pin::new(&mut *io).poll_write_vectored(cx, &slices))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
@@ -115,7 +114,7 @@ impl Sender {
             self.writes += 1;
             let front = written.min(self.front.len());
             self.front.advance(front);
-            self.data.advance(written - front);
+            self.piece.advance(written - front);
         }
         Pin::new(io).poll_flush(cx)
     }
@@ -138,15 +137,12 @@ impl Sender {
 
     fn data_frame(&mut self, data: Bytes) {
         if self.chunked && !data.is_empty() {
-            let mut front = BytesMut::with_capacity(20);
-            if matches!(self.phase, Phase::Body) {
-                front.extend_from_slice(b"\r\n");
-            }
-            size_line(data.len(), &mut front);
+            let mut front = BytesMut::with_capacity(18);
+            self.piece = chunk(data, &mut front);
             self.front = front.freeze();
-            self.phase = Phase::Body;
+        } else {
+            self.piece = plain(data);
         }
-        self.data = data;
     }
 
     /// The last chunk and the trailers. A body with a length has neither.
@@ -155,11 +151,7 @@ impl Sender {
         if !self.chunked {
             return;
         }
-        let mut front = BytesMut::new();
-        if matches!(self.phase, Phase::Body) {
-            front.extend_from_slice(b"\r\n");
-        }
-        front.extend_from_slice(b"0\r\n");
+        let mut front = BytesMut::from(&b"0\r\n"[..]);
         for (name, value) in &trailers.unwrap_or_default() {
             front.extend_from_slice(name.as_ref());
             front.extend_from_slice(b": ");

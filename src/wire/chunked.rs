@@ -1,5 +1,6 @@
 //! The chunked transfer coding (RFC 9112 section 7.1): a decoder that a lying chunk cannot fool, and the encoder's lines.
 
+use bytes::buf::Chain;
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::head::{Head, Scanner};
@@ -121,8 +122,22 @@ impl Decoder {
     }
 }
 
+/// A piece of a body, and what closes its chunk: there are readers that give nothing away before they have that.
+pub type Piece = Chain<Bytes, &'static [u8]>;
+
+/// A piece that is a chunk of its own; the line before it goes to `front`.
+pub fn chunk(data: Bytes, front: &mut BytesMut) -> Piece {
+    size_line(data.len(), front);
+    data.chain(b"\r\n")
+}
+
+/// A piece of a body that is not chunked.
+pub fn plain(data: Bytes) -> Piece {
+    data.chain(b"")
+}
+
 /// The line before a chunk of `size` octets.
-pub fn size_line(size: usize, out: &mut BytesMut) {
+fn size_line(size: usize, out: &mut BytesMut) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let significant = (usize::BITS - size.leading_zeros()).div_ceil(4).max(1);
     for place in (0..significant).rev() {

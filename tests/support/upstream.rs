@@ -261,7 +261,8 @@ impl Connection {
         usize::from_str_radix(digits, 16).ok()
     }
 
-    fn exactly(&mut self, count: usize) -> Option<Vec<u8>> {
+    /// So many octets; None when the edge has closed.
+    pub(crate) fn exactly(&mut self, count: usize) -> Option<Vec<u8>> {
         while self.buffer.len() < count {
             self.more()?;
         }

@@ -1,14 +1,13 @@
 //! An answer as HTTP/1 writes it.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 
-use crate::http::client::LEAST;
 use crate::http::forward::is_hop;
 use crate::http::request::Protocol;
 use crate::http::response::{Payload, Response};
-use crate::upstream::{Answer, Io};
+use crate::upstream::{Answer, Chunk, Io};
 use crate::wire::Head;
-use crate::wire::chunked::size_line;
+use crate::wire::chunked::{Piece, chunk, plain};
 
 /// What a usual head takes, in octets: there from the start, it grows once and not five times.
 const USUAL_HEAD: usize = 512;
@@ -16,13 +15,11 @@ const USUAL_HEAD: usize = 512;
 /// An answer's body on its way, framed.
 pub(super) struct Encoder {
     pub(super) payload: Payload,
-    /// Data that goes out behind what waits in the connection's buffer.
-    pub(super) data: Bytes,
+    /// What goes out behind what waits in the connection's buffer.
+    pub(super) piece: Piece,
     framing: Framing,
     /// Whether the whole body may be read at once, however little the client takes.
     pub(super) brief: bool,
-    /// Whether a chunk's data still lacks its line end.
-    open: bool,
     ended: bool,
 }
 
@@ -49,6 +46,7 @@ impl Encoder {
             (None, _) => Framing::Chunked,
         };
         let keep = keep && framing != Framing::Close;
+        let brief = response.is_brief();
         out.reserve(USUAL_HEAD);
         status_line(out, response.status);
         fields(out, &response.head);
@@ -66,18 +64,17 @@ impl Encoder {
         }
         out.extend_from_slice(b"\r\n");
         let ended = payload.is_empty();
-        let brief = response.length.is_some_and(|length| length <= LEAST as u64);
-        (Self { payload, data: Bytes::new(), framing, brief, open: false, ended }, tunnel, keep)
+        (Self { payload, piece: plain(Bytes::new()), framing, brief, ended }, tunnel, keep)
     }
 
     /// Whether the next piece of the body is due.
     pub(super) fn wants_more(&self) -> bool {
-        !self.ended && self.data.is_empty()
+        !self.ended && !self.piece.has_remaining()
     }
 
     /// Whether everything was handed to the connection.
     pub(super) fn is_done(&self) -> bool {
-        self.ended && self.data.is_empty()
+        self.ended && !self.piece.has_remaining()
     }
 
     /// Whether the client knows the body's end by the connection's.
@@ -85,31 +82,29 @@ impl Encoder {
         self.framing == Framing::Close
     }
 
-    /// A piece of the body.
-    pub(super) fn stage(&mut self, out: &mut BytesMut, data: Bytes) {
-        if self.framing == Framing::Chunked {
-            self.close_chunk(out);
-            size_line(data.len(), out);
-            self.open = true;
+    /// What comes next of the body; `sent` counts its octets.
+    pub(super) fn take(&mut self, out: &mut BytesMut, chunk: Chunk, sent: &mut u64) {
+        match chunk {
+            Chunk::Data(data) => {
+                *sent += data.len() as u64;
+                self.stage(out, data);
+            }
+            Chunk::End(trailers) => self.end(out, trailers.as_ref()),
         }
-        self.data = data;
+    }
+
+    fn stage(&mut self, out: &mut BytesMut, data: Bytes) {
+        self.piece = if self.framing == Framing::Chunked { chunk(data, out) } else { plain(data) };
     }
 
     /// The end of the body.
-    pub(super) fn end(&mut self, out: &mut BytesMut, trailers: Option<&Head>) {
+    fn end(&mut self, out: &mut BytesMut, trailers: Option<&Head>) {
         self.ended = true;
         if self.framing == Framing::Chunked {
-            self.close_chunk(out);
             out.extend_from_slice(b"0\r\n");
             if let Some(trailers) = trailers {
                 passing_fields(out, trailers);
             }
-            out.extend_from_slice(b"\r\n");
-        }
-    }
-
-    fn close_chunk(&mut self, out: &mut BytesMut) {
-        if std::mem::take(&mut self.open) {
             out.extend_from_slice(b"\r\n");
         }
     }

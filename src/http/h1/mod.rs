@@ -28,6 +28,7 @@ use crate::config::model::Limits;
 use crate::fault::Fault;
 use crate::lobby::{LAST_CALL, Stage};
 use crate::upstream::Chunk;
+use crate::wire::chunked::plain;
 use crate::wire::head::{MAX_REQUEST_HEAD, MAX_TARGET, Scanner};
 
 /// The most empty lines before a request.
@@ -189,7 +190,11 @@ async fn exchange<S: Client>(
     if matches!(response.payload, Payload::Silence) {
         return After::Abort;
     }
-    let (encoder, tunnel, keep) = begin(wire, link, &exchange, response);
+    let (response, first) = look_behind(wire, &mut exchange, response).await;
+    let (mut encoder, tunnel, keep) = begin(wire, link, &exchange, response);
+    if let Some(chunk) = first {
+        encoder.take(&mut wire.borrow_mut().out, chunk, &mut exchange.sent);
+    }
     finish(wire, &mut exchange, limits, encoder, tunnel, keep).await
 }
 
@@ -213,7 +218,7 @@ async fn handle<S: Client>(wire: &Shared<S>, exchange: &mut Exchange, limits: &L
         }
         let mut wire = wire.borrow_mut();
         if !wire.out.is_empty() {
-            match wire.poll_write(&mut Bytes::new(), limits.idle_timeout, cx) {
+            match wire.poll_write(&mut plain(Bytes::new()), limits.idle_timeout, cx) {
                 Poll::Ready(Err(_)) => return Poll::Ready(None),
                 Poll::Ready(Ok(())) | Poll::Pending => {}
             }
@@ -221,6 +226,23 @@ async fn handle<S: Client>(wire: &Shared<S>, exchange: &mut Exchange, limits: &L
         wire.poll_gone(cx).map(|()| None)
     })
     .await
+}
+
+/// What lies behind the head already; another answer where that is a failure.
+async fn look_behind<S: Client>(
+    wire: &Shared<S>,
+    exchange: &mut Exchange,
+    mut response: Response,
+) -> (Response, Option<Chunk>) {
+    let most = if response.is_brief() { LEAST } else { share(wire.borrow().io.room()) };
+    match response.payload.first(most).await {
+        Ok(first) => (response, first),
+        Err(fault) => {
+            let response = respond::fault(exchange, fault);
+            exchange.status = response.status.as_u16();
+            (response, None)
+        }
+    }
 }
 
 /// Writes the head into the connection's buffer and settles how the connection goes on.
@@ -272,27 +294,18 @@ fn poll_answer<S: Client>(
     cx: &mut Context<'_>,
 ) -> Poll<Result<(), Fault>> {
     loop {
-        let mut data = Bytes::new();
         let mut waiting = false;
         // Nothing more is read while something that was written waits.
         if encoder.wants_more() && !wire.borrow().io.is_behind() {
             let most = if encoder.brief { LEAST } else { share(wire.borrow().io.room()) };
             match encoder.payload.poll_chunk(most, cx) {
-                Poll::Ready(Ok(Chunk::Data(bytes))) => {
-                    exchange.sent += bytes.len() as u64;
-                    encoder.stage(&mut wire.borrow_mut().out, bytes);
-                }
-                Poll::Ready(Ok(Chunk::End(trailers))) => {
-                    encoder.end(&mut wire.borrow_mut().out, trailers.as_ref());
-                }
+                Poll::Ready(Ok(chunk)) => encoder.take(&mut wire.borrow_mut().out, chunk, &mut exchange.sent),
                 Poll::Ready(Err(fault)) => return Poll::Ready(Err(fault)),
                 Poll::Pending => waiting = true,
             }
         }
         let mut wire = wire.borrow_mut();
-        std::mem::swap(&mut data, &mut encoder.data);
-        let written = wire.poll_write(&mut data, limits.idle_timeout, cx);
-        std::mem::swap(&mut data, &mut encoder.data);
+        let written = wire.poll_write(&mut encoder.piece, limits.idle_timeout, cx);
         let Poll::Ready(written) = written else {
             drop(wire);
             encoder.payload.poll_ahead(LEAST, cx);

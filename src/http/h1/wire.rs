@@ -8,9 +8,10 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::wire::chunked::Piece;
 use crate::wire::deadline::Deadline;
 use crate::wire::head::Scanner;
 use crate::wire::scratch::poll_read_into;
@@ -77,15 +78,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Poll::Pending
     }
 
-    /// Writes what waits, and then `data`. `stall` bounds each pause of the client.
+    /// Writes what waits, and then a piece of a body. `stall` bounds each pause of the client.
     pub(super) fn poll_write(
         &mut self,
-        data: &mut Bytes,
+        piece: &mut Piece,
         stall: Duration,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
-        while !self.out.is_empty() || !data.is_empty() {
-            let slices = [IoSlice::new(&self.out), IoSlice::new(data)];
+        while !self.out.is_empty() || piece.has_remaining() {
+            let slices =
+                [IoSlice::new(&self.out), IoSlice::new(piece.first_ref()), IoSlice::new(piece.last_ref())];
             let Poll::Ready(written) = Pin::new(&mut self.io).poll_write_vectored(cx, &slices) else {
                 return self.poll_write_stalled(stall, cx);
             };
@@ -95,7 +97,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             }
             let front = written.min(self.out.len());
             self.out.advance(front);
-            data.advance(written - front);
+            piece.advance(written - front);
             self.deadline.clear();
         }
         self.poll_flush(stall, cx)

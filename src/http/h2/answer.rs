@@ -17,21 +17,35 @@ use crate::fault::Fault;
 use crate::http::client::LEAST;
 use crate::http::exchange::Exchange;
 use crate::http::response::{Payload, Response};
-use crate::http::tunnel;
+use crate::http::{respond, tunnel};
 use crate::upstream::{Chunk, Io};
 use crate::wire::deadline::Deadline;
 
 /// Sends an answer to its end, or resets the stream where that cannot be reached.
 pub(super) async fn send(
     exchange: &mut Exchange,
-    respond: &mut SendResponse<Piece>,
+    stream: &mut SendResponse<Piece>,
     response: Response,
     websocket: Option<RecvStream>,
     share: Share,
     limits: &Limits,
 ) {
-    let Response { status, head, length, payload, .. } = response;
+    let Response { status, head, length, mut payload, .. } = response;
     let tunnel = matches!(payload, Payload::Tunnel(..));
+    // Any success says that the WebSocket is open (RFC 8441 section 5).
+    let first = match payload.first(share.most()).await {
+        _ if websocket.is_some() && !tunnel && status.is_success() => {
+            Err(Fault::UpstreamBroken { reason: "it did not switch to WebSocket", source: None })
+        }
+        first => first,
+    };
+    let first = match first {
+        Ok(first) => first,
+        Err(fault) => {
+            let failed = respond::fault(exchange, fault);
+            return Box::pin(send(exchange, stream, failed, None, share, limits)).await;
+        }
+    };
     let mut answer = http::Response::new(());
     // A WebSocket that HTTP/1.1 opens with 101 is opened by 200 here (RFC 8441 section 5).
     *answer.status_mut() = if tunnel { StatusCode::OK } else { status };
@@ -43,7 +57,7 @@ pub(super) async fn send(
         answer.headers_mut().remove(http::header::SEC_WEBSOCKET_ACCEPT);
     }
     exchange.status = answer.status().as_u16();
-    let Ok(stream) = respond.send_response(answer, payload.is_empty()) else {
+    let Ok(stream) = stream.send_response(answer, payload.is_empty()) else {
         exchange.fault = Some(Fault::ClientGone);
         return;
     };
@@ -53,7 +67,7 @@ pub(super) async fn send(
         }
         (payload, _) if payload.is_empty() => {}
         (payload, _) => {
-            let mut sender = Sender::new(stream, payload, share);
+            let mut sender = Sender::new(stream, payload, first, share);
             if let Err(fault) = poll_fn(|cx| sender.poll(exchange, limits, cx)).await {
                 sender.stream.send_reset(Reason::INTERNAL_ERROR);
                 exchange.fault.get_or_insert(fault);
@@ -66,6 +80,8 @@ pub(super) async fn send(
 struct Sender {
     stream: SendStream<Piece>,
     payload: Payload,
+    /// What lay behind the head already.
+    first: Option<Chunk>,
     share: Share,
     data: Piece,
     /// Whether `data` is the last of it.
@@ -76,9 +92,9 @@ struct Sender {
 }
 
 impl Sender {
-    fn new(stream: SendStream<Piece>, payload: Payload, share: Share) -> Self {
+    fn new(stream: SendStream<Piece>, payload: Payload, first: Option<Chunk>, share: Share) -> Self {
         let (data, deadline) = (Piece::default(), Deadline::default());
-        Self { stream, payload, share, data, ended: false, deadline, taken: 0 }
+        Self { stream, payload, first, share, data, ended: false, deadline, taken: 0 }
     }
 
     fn poll(
@@ -87,6 +103,11 @@ impl Sender {
         limits: &Limits,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Fault>> {
+        if let Some(chunk) = self.first.take()
+            && self.take(chunk, exchange, cx)?
+        {
+            return Poll::Ready(Ok(()));
+        }
         loop {
             if !self.data.has_remaining() {
                 let Poll::Ready(most) = self.share.poll_most(cx) else {
