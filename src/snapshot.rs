@@ -5,11 +5,12 @@
 //! previous one: upstreams with their pools, internal certificates, session-ticket keys.
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use crate::addr::is_own;
 use crate::config;
 use crate::config::model::{
     Action, Balance, Bind, Certificate, Config, Kind, Place, Route, Row, RowId, Serve, Site,
@@ -119,6 +120,37 @@ impl Snapshot {
     pub fn row(&self, bind: Bind) -> Option<(RowId, &Row)> {
         let id = *self.rows.get(&bind)?;
         self.config.rows.get(id.0).map(|row| (id, row))
+    }
+
+    /// The row that a connection to an address comes in on; None where the address is not the edge's.
+    pub fn row_at(&self, address: SocketAddr) -> Option<RowId> {
+        let ip = address.ip().to_canonical();
+        let rows = || {
+            let here = self.config.rows.iter().zip(&self.ports).zip(0..);
+            here.filter(|((_, port), _)| **port == address.port())
+                .map(|((row, _), id)| (row.bind.address(), RowId(id)))
+        };
+        let exact = rows().find(|(own, _)| *own == Some(ip));
+        let any = || rows().find(|(own, _)| own.is_none()).filter(|_| is_own(ip));
+        exact.or_else(any).map(|(_, id)| id)
+    }
+
+    /// Whether what a row forwards comes in on it again, as far as names have been looked up.
+    pub fn forwards_to_itself(&self, row: RowId) -> bool {
+        let (mut open, mut seen) = (vec![row], Vec::new());
+        while let Some(at) = open.pop() {
+            let targets = self.table.forward(at).map(|upstream| upstream.addresses()).unwrap_or_default();
+            for next in targets.into_iter().filter_map(|address| self.row_at(address)) {
+                if next == row {
+                    return true;
+                }
+                if !seen.contains(&next) {
+                    seen.push(next);
+                    open.push(next);
+                }
+            }
+        }
+        false
     }
 
     /// What a site answers handshakes with.

@@ -9,9 +9,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 mod nets;
+mod own;
 mod parse;
 mod set;
 
+pub use self::own::is_own;
 pub use self::parse::{CidrError, Excerpt, MAX_ERRORS, parse_cidr, parse_list};
 pub use self::set::CidrSet;
 

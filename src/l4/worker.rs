@@ -66,6 +66,12 @@ impl Worker {
         // A reload may have taken the row meanwhile.
         let (row, _) = snapshot.row(record.bind).ok_or(End::Refused)?;
         let target = Arc::clone(snapshot.table.forward(row).ok_or(End::Refused)?);
+        if snapshot.forwards_to_itself(row) {
+            // Each connection would make another, until there is nothing left to make them of.
+            tracing::error!(row = %record.bind, target = target.name(), "the row forwards to itself: name where the service itself listens");
+            record.refused = Some("loop");
+            return Err(End::Refused);
+        }
         let mut met = Met { client: Stream::Tcp(tcp), first: Vec::new() };
         if let Some(own) = &forward.tls {
             met = self.meet(met, seat, &own.name, &snapshot, record).await?;

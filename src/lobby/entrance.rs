@@ -79,6 +79,9 @@ impl Lobby {
         let Accepted { stream: mut tcp, peer, local } = accepted;
         let ends = ends_of(&mut tcp, Ends { source: peer, destination: local }, row, &snapshot).await;
         let ends = ends.map_err(|why| self.turn(bind, why))?;
+        // A header takes its time, in which the configuration may have become another: that one judges, and has the target.
+        let snapshot = if row.proxy_protocol.is_some() { self.live.load() } else { snapshot };
+        let (_, row) = snapshot.row(bind).ok_or(Turned::Away)?;
         let client = ClientAddr::new(ends.source.ip());
         let Ok(permit) = row.gate.admit(client) else {
             self.meter.refused(bind, "address");

@@ -32,6 +32,7 @@ mod search;
 mod sender;
 pub mod sticky;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -49,7 +50,7 @@ pub use group::{Drained, MemberStatus};
 use group::{Names, members_of};
 pub use keeper::Keeper;
 use line::Line;
-use member::Member;
+use member::{Address, Member};
 pub use pool::Pools;
 use sticky::{Key, Token};
 
@@ -191,6 +192,16 @@ impl Upstream {
             let (Some(left), Some(again)) = (left, again) else { return Err(fault) };
             (retries, outgoing, pooled) = (left, again, false);
         }
+    }
+
+    /// The addresses of its members, but for unix sockets.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        let members = self.members.load();
+        let address = |member: &Arc<Member>| match member.address {
+            Address::Tcp(address, _) => Some(address),
+            Address::Unix(_) => None,
+        };
+        members.iter().filter_map(address).collect()
     }
 
     /// A fresh connection for bytes that are passed on as they are. It counts as its member's for as long as it lives.

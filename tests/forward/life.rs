@@ -85,3 +85,20 @@ fn a_file_without_sites_forwards() {
     edge.signal(Signal::SIGTERM);
     assert!(edge.wait().success());
 }
+
+/// What `check` cannot see, a connection does not try: each would make another, until no descriptor is left.
+#[test]
+fn a_row_that_forwards_to_itself_passes_nothing_on() {
+    let target = Target::new();
+    let edge = Edge::start(&target.row(""));
+    let own = edge.address(ROW);
+    edge.write_config(&row(&format!("forward = \"{own}\", allow = [\"public\"]")));
+    assert!(edge.reload());
+    for _ in 0..3 {
+        let mark = edge.mark();
+        let mut client = client::tcp(own).unwrap();
+        assert!(rest(&mut client).map_or_else(|error| client::ended(&error), |bytes| bytes.is_empty()));
+        let (end, line) = ended(&edge, mark);
+        assert_eq!((end.as_str(), &line["refused"]), ("refused", &"loop".into()));
+    }
+}

@@ -10,6 +10,9 @@ pub fn schema() -> Value {
     if let Some(top) = schema.as_object_mut() {
         top.insert("$schema".into(), json!("https://json-schema.org/draft/2020-12/schema"));
         top.insert("title".into(), json!("vestibule.toml"));
+        // Without [ports], a row serves https.
+        top.insert("if".into(), json!({ "not": { "required": ["ports"] } }));
+        top.insert("then".into(), json!({ "required": ["site"] }));
     }
     schema
 }

@@ -10,7 +10,7 @@ use super::super::model::{
 use super::super::raw::{Report, Table, Value};
 use super::site::{self, Defaults};
 use super::{Home, names, target};
-use crate::addr::Gate;
+use crate::addr::{Gate, is_own};
 use crate::name::{HostPattern, Hostname};
 
 /// What a forward row is called, and where that stands in the file.
@@ -198,19 +198,36 @@ pub(super) fn hops(binds: &[Option<Bind>], table: &Table<'_>, targets: &[Target]
 
 /// The row that a connection to a host comes to. A row for one address rules that address, a row for all the rest.
 fn row_at(host: &str, port: u16, binds: &[Option<Bind>]) -> Option<Bind> {
-    let ip = match host {
-        "localhost" => IpAddr::from([127, 0, 0, 1]),
-        host => host.parse::<IpAddr>().ok()?.to_canonical(),
+    let here = || binds.iter().flatten().copied().filter(|bind| bind.port() == port && port != 0);
+    let for_all = || here().find(|bind| bind.address().is_none());
+    if is_own_name(host) {
+        // Which of the machine's addresses it leads to is for the resolver to say: a row for all has each.
+        return for_all();
+    }
+    let ip = if is_loopback(host) {
+        Ipv4Addr::LOCALHOST.into()
+    } else {
+        host.parse::<IpAddr>().ok()?.to_canonical()
     };
     let ip = match ip {
         IpAddr::V4(any) if any.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(any) if any.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
         ip => ip,
     };
-    let binds = || binds.iter().flatten().copied().filter(|bind| bind.port() != 0);
-    let is_ours = ip.is_loopback() || binds().any(|bind| bind.address() == Some(ip));
-    let exact = binds().find(|bind| bind.port() == port && bind.address() == Some(ip));
-    exact.or_else(|| binds().find(|bind| is_ours && bind.port() == port && bind.address().is_none()))
+    let is_rows = || binds.iter().flatten().any(|bind| bind.address() == Some(ip));
+    let exact = here().find(|bind| bind.address() == Some(ip));
+    exact.or_else(|| for_all().filter(|_| is_rows() || is_own(ip)))
+}
+
+/// Names that lead to the machine itself wherever they are looked up (RFC 6761 section 6.3).
+fn is_loopback(host: &str) -> bool {
+    let last = host.rsplit('.').next().unwrap_or(host);
+    ["localhost", "ip6-localhost", "ip6-loopback"].iter().any(|name| last.eq_ignore_ascii_case(name))
+}
+
+fn is_own_name(host: &str) -> bool {
+    let own = nix::unistd::gethostname().ok();
+    own.is_some_and(|own| own.to_str().is_some_and(|own| host.eq_ignore_ascii_case(own)))
 }
 
 /// Rows that forward to each other would do so until nothing is left.

@@ -34,6 +34,10 @@ const GUARDED: [(u16, &str); 17] = [
     (27017, "MongoDB"),
 ];
 
+/// What is in the names of sockets that nobody opens to everyone, and what answers on them.
+const SOCKETS: [(&str, &str); 4] =
+    [(".s.PGSQL.", "PostgreSQL"), ("redis", "Redis"), ("mysql", "MySQL"), ("memcached", "memcached")];
+
 /// The rows of a file, the broken ones among them.
 pub(super) struct Ports {
     rows: Vec<Declared>,
@@ -279,6 +283,9 @@ fn host(bind: Option<Bind>, place: Place, value: &Value<'_>, sources: &Sources) 
         let help = "write the port that the daemon listens on";
         value.report.error(&place, "the kernel chooses no port for the host's own daemon", help);
     }
+    if let Some(table) = &table {
+        refuse_open_store(bind, table, &[]);
+    }
     let gate = table.map(|table| Gate {
         allow: table.get("allow").map(|value| allowed(&value, sources)).unwrap_or_default(),
         deny: denied(&table, sources),
@@ -312,7 +319,7 @@ fn denied(table: &Table<'_>, sources: &Sources) -> Vec<crate::addr::Source> {
     sources.listed(&value)
 }
 
-/// A forwarded port of a data store, or Django's own, is never everyone's by mistake.
+/// A port of a data store, or Django's own, is never everyone's by mistake.
 fn refuse_open_store(bind: Option<Bind>, table: &Table<'_>, targets: &[Target]) {
     let exposed = table.get("exposed").is_some_and(|value| {
         value.flag().unwrap_or_else(|| {
@@ -321,16 +328,12 @@ fn refuse_open_store(bind: Option<Bind>, table: &Table<'_>, targets: &[Target]) 
         })
     });
     let Some(allow) = table.get("allow").filter(|value| value.node.is_array()) else { return };
-    let behind = targets.iter().filter_map(|target| match target {
-        Target::Tcp { port, .. } => Some(*port),
-        Target::Unix(_) => None,
-    });
-    let guarded = |port: u16| GUARDED.iter().find(|(number, _)| *number == port);
-    let Some((port, what)) = bind.map(Bind::port).into_iter().chain(behind).find_map(guarded) else { return };
+    let own = bind.and_then(|bind| store_of_port(bind.port()));
+    let Some((what, place)) = own.or_else(|| targets.iter().find_map(store_of)) else { return };
     let items = allow.items().unwrap_or_default();
     let Some(public) = items.iter().find(|item| item.node.as_str() == Some("public")) else { return };
-    let message = format!("this row opens {what}'s port {port} to everyone");
-    match *what {
+    let message = format!("this row opens {what}'s {place} to everyone");
+    match what {
         _ if exposed => table.report.warn(&public.place, message, "that is what `exposed` says; an audit fails it"),
         "Django" => {
             public.refuse(message, "let Django be reached through a [[site]] alone, and leave this row out");
@@ -340,6 +343,23 @@ fn refuse_open_store(bind: Option<Bind>, table: &Table<'_>, targets: &[Target]) 
             "allow a source of your own instead, as in [\"internal\"]; it takes `exposed = true` on the row to open it",
         ),
     }
+}
+
+/// What is guarded there, and where.
+fn store_of(target: &Target) -> Option<(&'static str, String)> {
+    match target {
+        Target::Tcp { port, .. } => store_of_port(*port),
+        Target::Unix(path) => {
+            let name = path.file_name()?.to_str()?;
+            let (_, what) = SOCKETS.iter().find(|(part, _)| name.contains(part))?;
+            Some((what, "socket".into()))
+        }
+    }
+}
+
+fn store_of_port(port: u16) -> Option<(&'static str, String)> {
+    let (_, what) = GUARDED.iter().find(|(number, _)| *number == port)?;
+    Some((what, format!("port {port}")))
 }
 
 /// Reads the key of a row: `443`, or `203.0.113.10:443` and `[2001:db8::1]:443` for one address.

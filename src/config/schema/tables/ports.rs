@@ -73,7 +73,7 @@ pub static FORWARD_ROW: Table = Table {
             Nothing,
             "How long both sides may be silent; without the key, for as long as both are there",
         ),
-        key("exposed", Flag, Is("false"), "true opens a data store's port to everyone all the same"),
+        EXPOSED,
     ],
 };
 
@@ -85,11 +85,14 @@ pub static HOST_ROW: Table = Table {
         key("host", Flag, Wrong, "true: a daemon of the host's own listens there, not the edge"),
         ALLOW,
         DENY,
+        EXPOSED,
     ],
 };
 
 const ALLOW: Key = key("allow", Sources, Wrong, "Who may connect; \"public\" is everyone");
 const DENY: Key = key("deny", Sources, Nothing, "Who may not, even where `allow` names them");
+const EXPOSED: Key =
+    key("exposed", Flag, Is("false"), "true opens a data store's port to everyone all the same");
 const PROXY_PROTOCOL: Key = key(
     "proxy_protocol",
     Sources,
