@@ -153,7 +153,7 @@ fn blocks() {
     let extended = block(0x21, 0x11, &[IPV4, &extension(0x01, b"h2"), &extension(0xee, b"")]);
     assert_eq!(parse(&extended), Ok(whole("203.0.113.7:56324", "198.51.100.1:443", 28 + 5 + 3)));
     for unknown in
-        [block(0x20, 0x00, &[]), block(0x20, 0xff, &[b"\xff\xff"]), block(0x21, 0x00, &[&extension(4, b"")])]
+        [block(0x20, 0x00, &[]), block(0x20, 0xff, &[b"\xff\xff"]), block(0x21, 0x00, &[&[0xff; 12]])]
     {
         assert_eq!(parse(&unknown), Ok(Parsed::Whole(Header::default(), unknown.len())));
     }

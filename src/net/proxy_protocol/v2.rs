@@ -53,7 +53,8 @@ fn command(byte: u8) -> Result<Command, Error> {
 /// The addresses, and the extensions after them.
 fn addresses(family: u8, block: &[u8]) -> Result<(Header, &[u8]), Error> {
     let (source, destination, extensions) = match family {
-        0x00 => return Ok((Header::default(), block)),
+        // Nobody can tell how long addresses of an unknown kind are, and what is behind them.
+        0x00 => return Ok((Header::default(), &[])),
         0x11 => ipv4(block).ok_or(TOO_SHORT)?,
         0x21 => ipv6(block).ok_or(TOO_SHORT)?,
         0x12 | 0x22 | 0x32 => return Err(Error::Block("a datagram's addresses on a stream")),
