@@ -77,8 +77,8 @@ pub struct Guard {
 }
 
 impl Connections {
-    /// Counts a connection. Without a ceiling for clients they are not told apart: no lock is taken, and what is
-    /// open then does not count against a ceiling that a reload brings.
+    /// Counts a connection. Without a ceiling for clients they are not told apart: what is open then does not count
+    /// against one that a reload brings.
     ///
     /// # Errors
     /// The ceiling that is met; nothing is counted then.

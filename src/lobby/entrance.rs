@@ -124,10 +124,8 @@ impl Lobby {
             client: limits.connections_per_client,
             row_client: row.max_connections_per_client,
         };
-        // The row's count is behind a lock, which only a row with a ceiling takes.
-        let counted = row.max_connections.or(row.max_connections_per_client);
-        let count = counted.map(|_| self.connections.row(row.bind)).unwrap_or_default();
-        self.connections.try_open(client, &count, ceilings)
+        // A row without a ceiling counts too: a reload may give it one.
+        self.connections.try_open(client, &self.connections.row(row.bind), ceilings)
     }
 }
 

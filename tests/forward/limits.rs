@@ -39,6 +39,23 @@ fn a_row_takes_so_many_connections_in_all_and_from_one_client() {
     }
 }
 
+#[test]
+fn a_ceiling_that_a_reload_brings_counts_what_is_open() {
+    let target = Target::new();
+    let edge = Edge::start(&target.row(""));
+    let mut held: Vec<_> = (0..2).map(|_| joined(&edge, &target)).collect();
+    for (client, upstream) in &mut held {
+        says(client, upstream, "hello");
+    }
+    edge.write_config(&target.row(", max_connections = 2"));
+    assert!(edge.reload());
+    let mut third = client::tcp(edge.address(ROW)).unwrap();
+    assert!(rest(&mut third).map_or(true, |heard| heard.is_empty()));
+    for (client, upstream) in &mut held {
+        says(client, upstream, "still here");
+    }
+}
+
 /// A connection that rests holds neither a buffer nor a pipe.
 #[test]
 fn connections_that_rest_take_little_memory() {
