@@ -1,6 +1,5 @@
 //! An answer on its way to the client.
 
-use std::future::poll_fn;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -99,15 +98,14 @@ impl Payload {
 
     /// The first piece of what an upstream sends, where it is there already: one that has failed by now can still be told of
     /// by a status, and a client that has seen no byte of an answer would ask again.
-    pub(super) async fn first(&mut self, most: usize) -> Result<Option<Chunk>, Fault> {
+    pub(super) fn first(&mut self, most: usize, cx: &mut Context<'_>) -> Result<Option<Chunk>, Fault> {
         if !self.is_upstreams() {
             return Ok(None);
         }
-        poll_fn(|cx| match self.poll_chunk(most, cx) {
-            Poll::Ready(chunk) => Poll::Ready(chunk.map(Some)),
-            Poll::Pending => Poll::Ready(Ok(None)),
-        })
-        .await
+        match self.poll_chunk(most, cx) {
+            Poll::Ready(chunk) => chunk.map(Some),
+            Poll::Pending => Ok(None),
+        }
     }
 
     /// Moves what does not need the client, while it is busy, `most` octets at once.

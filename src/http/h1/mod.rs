@@ -235,7 +235,7 @@ async fn look_behind<S: Client>(
     mut response: Response,
 ) -> (Response, Option<Chunk>) {
     let most = if response.is_brief() { LEAST } else { share(wire.borrow().io.room()) };
-    match response.payload.first(most).await {
+    match poll_fn(|cx| Poll::Ready(response.payload.first(most, cx))).await {
         Ok(first) => (response, first),
         Err(fault) => {
             let response = respond::fault(exchange, fault);

@@ -33,7 +33,7 @@ pub(super) async fn send(
     let Response { status, head, length, mut payload, .. } = response;
     let tunnel = matches!(payload, Payload::Tunnel(..));
     // Any success says that the WebSocket is open (RFC 8441 section 5).
-    let first = match payload.first(share.most()).await {
+    let first = match poll_fn(|cx| Poll::Ready(payload.first(share.most(), cx))).await {
         _ if websocket.is_some() && !tunnel && status.is_success() => {
             Err(Fault::UpstreamBroken { reason: "it did not switch to WebSocket", source: None })
         }
