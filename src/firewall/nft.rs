@@ -224,14 +224,14 @@ fn disjoint(leases: &[&Held], v4: bool) -> Vec<Span> {
     spans.into_iter().map(span).collect()
 }
 
-fn bits(address: IpAddr) -> u128 {
+pub(super) fn bits(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(address) => address.to_bits().into(),
         IpAddr::V6(address) => address.to_bits(),
     }
 }
 
-fn address(bits: u128, v4: bool) -> IpAddr {
+pub(super) fn address(bits: u128, v4: bool) -> IpAddr {
     if v4 {
         std::net::Ipv4Addr::from_bits(u32::try_from(bits).unwrap_or(u32::MAX)).into()
     } else {

@@ -59,6 +59,8 @@ fn leased() {
     assert!(connects("public", to6, 2222, true) && is_served(&edge, to6, 8443));
     assert_eq!(vestibule(&["--diff"], &config).0, Some(0));
 
+    a_lease_that_somebody_changes_is_noticed(&config);
+
     let listed = allow(&config, &["--list"]);
     assert!(listed.contains("ci holds 192.0.2.9/32 until 20") && listed.lines().count() == 2, "{listed}");
     let (_, shown, _) = vestibule(&[], &config);
@@ -99,6 +101,24 @@ fn leased() {
     allow(&config, &["abuse", "192.0.2.9", "--end"]);
     assert!(is_served(&edge, to, 443));
     wrong_leases(&config);
+}
+
+/// Longer than it was given for, or for ever.
+fn a_lease_that_somebody_changes_is_noticed(config: &Path) {
+    for (how, told) in [(" timeout 20h", "192.0.2.9 timeout "), ("", "192.0.2.9\n+")] {
+        let set = "element inet vestibule lease4_ci";
+        sh(&format!("nft 'delete {set} {{ 192.0.2.9 }}; add {set} {{ 192.0.2.9{how} }}'"));
+        let (code, out, _) = vestibule(&["--diff"], config);
+        assert_eq!(code, Some(1));
+        assert!(out.starts_with(&format!("- set lease4_ci: {told}")) && out.lines().count() == 2, "{out}");
+    }
+    allow(config, &["ci", "192.0.2.9", "--for", "1h"]);
+    // What nft makes one range of, and what it does not.
+    allow(config, &["ci", "192.0.2.10", "--for", "1h"]);
+    allow(config, &["ci", "192.0.2.11", "--for", "2h"]);
+    assert_eq!(vestibule(&["--diff"], config).0, Some(0));
+    allow(config, &["ci", "192.0.2.10", "--end"]);
+    allow(config, &["ci", "192.0.2.11", "--end"]);
 }
 
 /// What was done, what was not, and the line that does it.
