@@ -34,7 +34,7 @@ pub(super) fn run(arguments: FirewallArguments) -> Result<(), Failure> {
     let config = loaded.config;
     let plan = Plan::new(&config, leases(&config));
     match (arguments.probe, arguments.format) {
-        _ if arguments.apply => apply(&plan, arguments.within.0, arguments.force),
+        _ if arguments.apply => apply(&config, &plan, arguments.within.0, arguments.force),
         _ if arguments.diff => differs(&plan),
         (Some(address), Form::Json) => print_json(&probe_json(&plan, address.0)),
         (Some(address), _) => print(&probe(&plan, address.0)),
@@ -54,14 +54,15 @@ fn leases(config: &Config) -> Vec<Held> {
     Leases::load(&config.store.path, &now).0.held(&now)
 }
 
-fn apply(plan: &Plan, within: Duration, force: bool) -> Result<(), Failure> {
+fn apply(config: &Config, plan: &Plan, within: Duration, force: bool) -> Result<(), Failure> {
     let session = Session::own();
     if let Some(cut) = cut(plan, &session).filter(|_| !force) {
         return Err(Failure::wrong(cut));
     }
     let ruleset = Ruleset::new(plan);
     if switch::waiting().is_none() && diff::difference(&ruleset).is_ok_and(|lines| lines.is_empty()) {
-        kernel::sync_leases(&plan.leases).map_err(Failure::new)?;
+        let _turn = switch::turn();
+        kernel::sync_leases(&leases(config)).map_err(Failure::new)?;
         return print("the kernel has these rules already: nothing is left to confirm\n");
     }
     switch::apply(&ruleset.text(), within, &session).map_err(Failure::new)?;

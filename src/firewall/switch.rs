@@ -6,7 +6,7 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, BufRead as _, BufReader};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -20,6 +20,8 @@ use super::session::Session;
 
 /// Where the state is kept.
 pub const FOLDER: &str = "/run/vestibule-firewall";
+/// Whoever changes rules, leases or the state locks it. Outside of the folder, which tells that rules were applied.
+const LOCK: &str = "/run/vestibule-firewall.lock";
 /// How often the watcher looks whether the rules were confirmed.
 const GLANCE: Duration = Duration::from_millis(200);
 /// How often taking rules back is tried, a second apart.
@@ -68,8 +70,10 @@ struct Pending {
     applier: Session,
 }
 
-/// The lock that whoever changes rules or state holds.
-struct Lock(#[expect(dead_code, reason = "closing it is the unlocking")] File);
+/// The lock that whoever changes rules, leases or state holds.
+#[must_use]
+#[derive(Debug)]
+pub struct Lock(#[expect(dead_code, reason = "closing it is the unlocking")] File);
 
 /// Applies a ruleset, to be confirmed within a time.
 ///
@@ -111,6 +115,11 @@ pub fn confirm(own: &Session) -> Result<(), SwitchError> {
         Some(why) => Err(SwitchError::ProvesNothing(why)),
         None => forget(),
     }
+}
+
+/// The lock for leases, so that no older list of them reaches the kernel last. Who may not have it, may not change the kernel's.
+pub fn turn() -> Option<Lock> {
+    locked().ok()
 }
 
 /// For how much longer rules wait to be confirmed; None where none do. Anybody may ask; root alone is told.
@@ -179,6 +188,7 @@ fn settle() -> Result<Option<Pending>, SwitchError> {
 fn save_previous() -> Result<(), SwitchError> {
     let none = format!("add table inet {TABLE}; delete table inet {TABLE}\n");
     let listed = kernel::listed()?.unwrap_or_default();
+    make_folder()?;
     write("previous.nft", &(none + &listed))
 }
 
@@ -219,10 +229,30 @@ fn read() -> Result<Option<Pending>, SwitchError> {
 
 /// Waits for whoever else changes rules just now.
 fn lock() -> Result<Lock, SwitchError> {
-    let folder = Path::new(FOLDER);
-    let failed = |source| SwitchError::Io { path: folder.to_owned(), source };
-    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
-    let meta = fs::symlink_metadata(folder).map_err(failed)?;
+    let lock = locked().map_err(|source| SwitchError::Io { path: LOCK.into(), source })?;
+    check_folder()?;
+    Ok(lock)
+}
+
+fn locked() -> io::Result<Lock> {
+    // Who may read it could hold it for ever.
+    let file = File::options().write(true).create(true).truncate(false).mode(0o600).open(LOCK)?;
+    file.lock().map(|()| Lock(file))
+}
+
+/// The folder's existence tells everyone that rules were applied: it is made when they are.
+fn make_folder() -> Result<(), SwitchError> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(FOLDER);
+    made.map_err(|source| SwitchError::Io { path: FOLDER.into(), source })?;
+    check_folder()
+}
+
+/// The folder is ours alone, where there is one.
+fn check_folder() -> Result<(), SwitchError> {
+    let meta = match fs::symlink_metadata(FOLDER) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        meta => meta.map_err(|source| SwitchError::Io { path: FOLDER.into(), source })?,
+    };
     let own = nix::unistd::geteuid().as_raw();
     if own != 0 && meta.uid() == 0 {
         return Err(NftError::NotPermitted.into());
@@ -230,9 +260,7 @@ fn lock() -> Result<Lock, SwitchError> {
     if !meta.is_dir() || meta.uid() != own || meta.mode() & 0o022 != 0 {
         return Err(SwitchError::NotOurs);
     }
-    let path = path("lock");
-    let file = File::create(&path).and_then(|file| file.lock().map(|()| file));
-    file.map(Lock).map_err(|source| SwitchError::Io { path, source })
+    Ok(())
 }
 
 fn path(name: &str) -> PathBuf {
