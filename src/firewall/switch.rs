@@ -108,6 +108,8 @@ pub fn apply(
     if older.is_none() {
         save_previous()?;
     }
+    // Before the clock starts: an edge that hangs takes a while.
+    let text = nft::with_leases(text, &read(books));
     let now = uptime();
     let pending = Pending {
         boot: boot(),
@@ -117,7 +119,7 @@ pub fn apply(
         books: Some(books.clone()),
     };
     let armed = wait_for(&pending).and_then(|()| start_watcher().map_err(SwitchError::NoWatcher));
-    let done = armed.and_then(|()| Ok(kernel::load(&nft::with_leases(text, &read(books)))?));
+    let done = armed.and_then(|()| Ok(kernel::load(&text)?));
     if done.is_err() {
         // An older set of rules waits on, and its watcher never left.
         older.as_ref().map_or_else(forget, wait_for)?;
