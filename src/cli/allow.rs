@@ -24,6 +24,8 @@ pub(super) fn run(arguments: &AllowArguments) -> Result<(), Failure> {
         };
     }
     refuse_half()?;
+    // From the question to the kernel: else the list of an older command could be the last to get there.
+    let _turn = switch::turn();
     let mut told = asked(&socket, &wish)?;
     if let Err(error) = kernel::sync_leases(&held(&told.leases)) {
         told.message += &without_kernel(error, &wish, &socket)?;

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use http::Method;
 use serde::de::DeserializeOwned;
@@ -98,9 +99,23 @@ fn shown(status: &TargetStatus) -> String {
 }
 
 pub(super) fn ask<T: DeserializeOwned>(socket: &Path, method: Method, target: &str) -> Result<T, Failure> {
+    waited_for(client::ask(socket, method, target))
+}
+
+/// The same, for who cannot wait for an edge that hangs.
+pub(super) fn ask_within<T: DeserializeOwned>(
+    patience: Duration,
+    socket: &Path,
+    method: Method,
+    target: &str,
+) -> Result<T, Failure> {
+    waited_for(client::ask_within(patience, socket, method, target))
+}
+
+fn waited_for<T>(answer: impl Future<Output = Result<T, client::ClientError>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(format_args!("cannot begin: {error}")))?;
-    runtime.block_on(client::ask(socket, method, target)).map_err(Failure::new)
+    runtime.block_on(answer).map_err(Failure::new)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::edge::ask;
+use super::edge::ask_within;
 use super::matrix::{self, name, names};
 use super::{Failure, FirewallArguments, Form, allow, files, print, print_json};
 use crate::addr::{ClientAddr, Source};
@@ -19,22 +19,27 @@ use crate::firewall::moment::Moment;
 use crate::firewall::nft::Ruleset;
 use crate::firewall::plan::{Door, Held, Plan, Purpose, Verdict};
 use crate::firewall::session::Session;
+use crate::firewall::switch::Books;
 use crate::firewall::{diff, switch};
+
+/// How long an edge that hangs may keep its leases to itself, while rules are to be taken back.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Runs the command.
 pub(super) fn run(arguments: FirewallArguments) -> Result<(), Failure> {
-    if let Some(token) = arguments.watch {
-        return switch::watch(&token).map_err(Failure::new);
+    if arguments.watch {
+        return switch::watch(leases).map_err(Failure::new);
     }
     if arguments.confirm {
-        switch::confirm(&Session::own()).map_err(Failure::new)?;
+        switch::confirm(&Session::own(), leases).map_err(Failure::new)?;
         return print("confirmed: the rules stay\n");
     }
     let loaded = config::load(&files::config_file(arguments.config)?)?;
     let config = loaded.config;
-    let plan = Plan::new(&config, leases(&config));
+    let books = books(&config)?;
+    let plan = Plan::new(&config, leases(&books));
     match (arguments.probe, arguments.format) {
-        _ if arguments.apply => apply(&plan, arguments.within.0, arguments.force),
+        _ if arguments.apply => apply(&plan, &books, arguments.within.0, arguments.force),
         _ if arguments.diff => differs(&plan),
         (Some(address), Form::Json) => print_json(&probe_json(&plan, address.0)),
         (Some(address), _) => print(&probe(&plan, address.0)),
@@ -44,27 +49,34 @@ pub(super) fn run(arguments: FirewallArguments) -> Result<(), Failure> {
     }
 }
 
+/// Where leases are known, also to a watcher that is somewhere else.
+fn books(config: &Config) -> Result<Books, Failure> {
+    let absolute = |path| std::path::absolute(path).map_err(Failure::new);
+    Ok(Books { socket: absolute(&config.admin.socket)?, store: absolute(&config.store.path)? })
+}
+
 /// The leases that a running edge has or, where none runs, that it left in the store.
-fn leases(config: &Config) -> Vec<Held> {
+fn leases(books: &Books) -> Vec<Held> {
     let (method, target) = LeaseWish::List.request();
-    if let Ok(told) = ask::<LeasesTold>(&config.admin.socket, method, &target) {
+    if let Ok(told) = ask_within::<LeasesTold>(PATIENCE, &books.socket, method, &target) {
         return allow::held(&told.leases);
     }
     let now = Moment::now();
-    Leases::load(&config.store.path, &now).0.held(&now)
+    Leases::load(&books.store, &now).0.held(&now)
 }
 
-fn apply(plan: &Plan, within: Duration, force: bool) -> Result<(), Failure> {
+fn apply(plan: &Plan, books: &Books, within: Duration, force: bool) -> Result<(), Failure> {
     let session = Session::own();
     if let Some(cut) = cut(plan, &session).filter(|_| !force) {
         return Err(Failure::wrong(cut));
     }
     let ruleset = Ruleset::new(plan);
     if switch::waiting().is_none() && diff::difference(&ruleset).is_ok_and(|lines| lines.is_empty()) {
-        kernel::sync_leases(&plan.leases).map_err(Failure::new)?;
+        let _turn = switch::turn();
+        kernel::sync_leases(&leases(books)).map_err(Failure::new)?;
         return print("the kernel has these rules already: nothing is left to confirm\n");
     }
-    switch::apply(&ruleset.text(), within, &session).map_err(Failure::new)?;
+    switch::apply(&ruleset.text(), within, &session, books, leases).map_err(Failure::new)?;
     print(&format!(
         "applied. Now open another connection and run `vestibule firewall --confirm` there: without it, the rules from \
          before come back in {}\n",
@@ -115,6 +127,11 @@ fn table(config: &Config, plan: &Plan) -> String {
 /// Whether the kernel has our table, as far as this user may know.
 fn state() -> String {
     if let Some(left) = switch::waiting() {
+        if left.is_zero() {
+            return "the time to confirm the kernel's rules is over, and they are not taken back yet: where this stays so, their \
+                    watcher is gone, and `vestibule firewall --confirm` takes them back"
+                .into();
+        }
         let left = left.as_secs();
         return format!("the kernel's rules wait for `vestibule firewall --confirm`, {left} s more");
     }

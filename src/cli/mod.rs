@@ -265,8 +265,8 @@ struct FirewallArguments {
     #[arg(long, value_name = "ADDRESS", group = "what")]
     probe: Option<Address>,
     /// The watcher of rules that wait to be confirmed
-    #[arg(long, value_name = "TOKEN", group = "what", hide = true)]
-    watch: Option<String>,
+    #[arg(long, group = "what", hide = true)]
+    watch: bool,
 }
 
 /// What `allow` does.

@@ -6,7 +6,7 @@ use nix::sched::{CloneFlags, unshare};
 use serde_json::Value;
 
 use super::kernel::{self, NftError};
-use super::nft::{Ruleset, Set, Span};
+use super::nft::{self, Ruleset, Set, Span};
 
 /// Why the two could not be compared.
 #[derive(Debug, thiserror::Error)]
@@ -53,8 +53,8 @@ fn scratch(wanted: &Ruleset) -> Result<String, DiffError> {
     thread.join().unwrap_or_else(|_| Err(DiffError::Scratch("a mistake of our own".into())))
 }
 
-/// A set's name and its ranges, in order.
-type Elements = (String, Vec<(IpAddr, IpAddr)>);
+/// A set's name and its elements.
+type Elements = (String, Vec<Span>);
 
 /// The elements of every set.
 fn elements(listing: &str) -> Result<Vec<Elements>, DiffError> {
@@ -65,19 +65,25 @@ fn elements(listing: &str) -> Result<Vec<Elements>, DiffError> {
     sets.map(|set| {
         let name = set.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
         let list = set.get("elem").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-        let spans: Option<Vec<_>> = list.iter().map(range).collect();
-        let mut spans = spans.ok_or_else(|| DiffError::Unreadable(format!("an element of {name}")))?;
-        spans.sort_unstable();
+        let spans: Option<Vec<_>> = list.iter().map(span).collect();
+        let spans = spans.ok_or_else(|| DiffError::Unreadable(format!("an element of {name}")))?;
         Ok((name, spans))
     })
     .collect()
 }
 
 /// An address, a network or a range, with or without the time that is left to it.
+fn span(element: &Value) -> Option<Span> {
+    let Some(inner) = element.get("elem") else {
+        let (first, last) = range(element)?;
+        return Some(Span { first, last, left: None });
+    };
+    let (first, last) = range(inner.get("val")?)?;
+    let left = inner.get("expires").or_else(|| inner.get("timeout")).and_then(Value::as_u64);
+    Some(Span { first, last, left })
+}
+
 fn range(element: &Value) -> Option<(IpAddr, IpAddr)> {
-    if let Some(inner) = element.get("elem") {
-        return range(inner.get("val")?);
-    }
     if let Some(text) = element.as_str() {
         let address = text.parse().ok()?;
         return Some((address, address));
@@ -92,59 +98,110 @@ fn range(element: &Value) -> Option<(IpAddr, IpAddr)> {
     Some((net.network(), net.broadcast()))
 }
 
-/// The addresses that only one side has, a few of them by name.
-fn set_differs(wanted: &Set, found: &[(IpAddr, IpAddr)]) -> Vec<String> {
-    let spans: Vec<(IpAddr, IpAddr)> = wanted.spans.iter().map(|span| (span.first, span.last)).collect();
-    let lone = |a: &[(IpAddr, IpAddr)], b: &[(IpAddr, IpAddr)]| -> Vec<(IpAddr, IpAddr)> {
-        a.iter().filter(|span| b.binary_search(span).is_err()).copied().collect()
+/// The addresses that only one side has, and leases that the kernel ends later than the plan; a few of them by name.
+fn set_differs(wanted: &Set, found: &[Span]) -> Vec<String> {
+    let (theirs, ours) = (union(found.iter()), union(wanted.spans.iter()));
+    // What is about to end may be gone on one side already.
+    let lone = |one: &[Span], other: &[Range]| {
+        let lasting = one.iter().filter(|span| span.left.is_none_or(|left| left > SLACK));
+        without(&union(lasting), other).into_iter().map(|range| shown(wanted, range, None)).collect()
     };
+    let (later, meant) = later(wanted, found);
     let mut lines = Vec::new();
-    for (sign, lone) in [('-', lone(found, &spans)), ('+', lone(&spans, found))] {
-        let shown =
-            lone.iter().take(SHOWN).map(|(first, last)| Span { first: *first, last: *last, left: None });
-        lines.extend(shown.map(|span| format!("{sign} set {}: {span}", wanted.name)));
-        let rest = lone.len().saturating_sub(SHOWN);
+    for (sign, spans) in
+        [('-', lone(found, &ours)), ('+', lone(&wanted.spans, &theirs)), ('-', later), ('+', meant)]
+    {
+        lines.extend(
+            spans.iter().take(SHOWN).map(|span: &Span| format!("{sign} set {}: {span}", wanted.name)),
+        );
+        let rest = spans.len().saturating_sub(SHOWN);
         lines.extend((rest > 0).then(|| format!("{sign} set {}: and {rest} more", wanted.name)));
     }
     lines
 }
 
+/// What the kernel holds for longer than the plan, or for good, and how long the plan does. Theirs come later in the count, so that
+/// less is left to them.
+fn later(wanted: &Set, found: &[Span]) -> (Vec<Span>, Vec<Span>) {
+    let (mut later, mut meant) = (Vec::new(), Vec::new());
+    for (own, left) in wanted.spans.iter().filter_map(|span| Some((bounds(span), span.left?))) {
+        for theirs in found.iter().filter(|theirs| theirs.left.is_none_or(|their| their > left + SLACK)) {
+            let (first, last) = bounds(theirs);
+            let both = (first.max(own.0), last.min(own.1));
+            if both.0 <= both.1 {
+                later.push(shown(wanted, both, theirs.left));
+                meant.push(shown(wanted, both, Some(left)));
+            }
+        }
+    }
+    (later, meant)
+}
+
+/// The first address and the last, as numbers.
+type Range = (u128, u128);
+
+fn bounds(span: &Span) -> Range {
+    (nft::bits(span.first), nft::bits(span.last))
+}
+
+fn shown(set: &Set, (first, last): Range, left: Option<u64>) -> Span {
+    Span { first: nft::address(first, set.v4), last: nft::address(last, set.v4), left }
+}
+
+/// In order, and joined where they touch: what is one range here may be two there.
+fn union<'a>(spans: impl Iterator<Item = &'a Span>) -> Vec<Range> {
+    let mut ranges: Vec<Range> = spans.map(bounds).collect();
+    ranges.sort_unstable();
+    let mut joined: Vec<Range> = Vec::with_capacity(ranges.len());
+    for (first, last) in ranges {
+        match joined.last_mut() {
+            Some((_, end)) if first <= end.saturating_add(1) => *end = last.max(*end),
+            _ => joined.push((first, last)),
+        }
+    }
+    joined
+}
+
+/// What is in the first and not in the second.
+fn without(ranges: &[Range], other: &[Range]) -> Vec<Range> {
+    let mut other = other.iter().peekable();
+    let mut rest = Vec::new();
+    for (mut first, last) in ranges.iter().copied() {
+        while other.next_if(|(_, end)| *end < first).is_some() {}
+        while let Some((start, end)) = other.next_if(|(_, end)| *end < last) {
+            if *start > first {
+                rest.push((first, start - 1));
+            }
+            first = end + 1;
+        }
+        // One that goes on beyond this range may reach into the next.
+        match other.peek() {
+            Some((start, _)) if *start <= first => {}
+            Some((start, _)) if *start <= last => rest.push((first, start - 1)),
+            _ => rest.push((first, last)),
+        }
+    }
+    rest
+}
+
+/// Seconds by which a lease may be off: they run on while both sides are asked.
+const SLACK: u64 = 5;
 const SHOWN: usize = 10;
 
 /// The lines that only one side has, in their order, each under the set or chain that it stands in.
 fn lines_that_differ(found: &str, wanted: &str) -> Vec<String> {
     let (found, wanted) = (placed(found), placed(wanted));
-    let mut common = vec![vec![0_u32; wanted.len() + 1]; found.len() + 1];
-    let at = |table: &[Vec<u32>], i: usize, j: usize| {
-        table.get(i).and_then(|row| row.get(j)).copied().unwrap_or(0)
+    let signed = |sign: char, lines: &[String], range| {
+        let lines = lines.get::<std::ops::Range<usize>>(range).unwrap_or_default();
+        lines.iter().map(|line| format!("{sign} {line}")).collect::<Vec<_>>()
     };
-    for (i, old) in found.iter().enumerate().rev() {
-        for (j, new) in wanted.iter().enumerate().rev() {
-            let best = if old == new {
-                at(&common, i + 1, j + 1) + 1
-            } else {
-                at(&common, i + 1, j).max(at(&common, i, j + 1))
-            };
-            if let Some(cell) = common.get_mut(i).and_then(|row| row.get_mut(j)) {
-                *cell = best;
-            }
-        }
-    }
-    let (mut i, mut j, mut lines) = (0, 0, Vec::new());
-    loop {
-        match (found.get(i), wanted.get(j)) {
-            (Some(old), Some(new)) if old == new => (i, j) = (i + 1, j + 1),
-            (Some(old), new) if new.is_none() || at(&common, i + 1, j) >= at(&common, i, j + 1) => {
-                lines.push(format!("- {old}"));
-                i += 1;
-            }
-            (_, Some(new)) => {
-                lines.push(format!("+ {new}"));
-                j += 1;
-            }
-            _ => return lines,
-        }
-    }
+    let parts = similar::capture_diff_slices(similar::Algorithm::Myers, &found, &wanted);
+    let changed = parts.iter().filter(|part| part.tag() != similar::DiffTag::Equal);
+    changed
+        .flat_map(|part| {
+            [signed('-', &found, part.old_range()), signed('+', &wanted, part.new_range())].concat()
+        })
+        .collect()
 }
 
 /// The rules and types, each behind the name of its block.
@@ -194,15 +251,78 @@ mod tests {
             {"elem": {"val": {"prefix": {"addr": "198.51.100.0", "len": 24}}, "timeout": 30, "expires": 29}}]}},
             {"set": {"name": "v6_a"}}]}"#;
         let found = elements(listing).unwrap();
-        let shown: Vec<String> = found[0].1.iter().map(|(first, last)| format!("{first}-{last}")).collect();
-        let expected = [
-            "1.2.3.4-1.2.3.9",
-            "10.0.0.0-10.255.255.255",
-            "192.0.2.1-192.0.2.1",
-            "198.51.100.0-198.51.100.255",
-        ];
+        let shown: Vec<String> = found[0].1.iter().map(ToString::to_string).collect();
+        let expected = ["192.0.2.1", "10.0.0.0/8", "1.2.3.4-1.2.3.9", "198.51.100.0/24 timeout 29s"];
         assert_eq!(shown, expected);
         assert_eq!(found[1], ("v6_a".to_owned(), Vec::new()));
         assert!(elements(r#"{"nftables": [{"set": {"name": "x", "elem": [7]}}]}"#).is_err());
+    }
+
+    #[test]
+    fn thousands_of_rules_are_compared_at_once() {
+        let listing = |first: u32| {
+            let rules =
+                (first..first + 20_000).map(|port| format!("\t\ttcp dport {port} jump port_{port}\n"));
+            format!("table inet vestibule {{\n\tchain doors {{\n{}\t}}\n}}\n", rules.collect::<String>())
+        };
+        assert_eq!(lines_that_differ(&listing(0), &listing(1)).len(), 2);
+        assert_eq!(lines_that_differ(&listing(0), &listing(20_000)).len(), 40_000);
+    }
+
+    /// A lease set of these.
+    fn set(spans: &[(&str, &str, Option<u64>)]) -> Set {
+        let span = |(first, last, left): &(&str, &str, _)| Span {
+            first: first.parse().unwrap(),
+            last: last.parse().unwrap(),
+            left: *left,
+        };
+        let v4 = spans.first().is_none_or(|(first, ..)| !first.contains(':'));
+        Set { name: "s".into(), v4, leased: true, spans: spans.iter().map(span).collect() }
+    }
+
+    #[test]
+    fn sets_are_compared_by_their_addresses() {
+        let (minute, hour) = (Some(60), Some(3600));
+        let two = [("192.0.2.8", "192.0.2.8", minute), ("192.0.2.9", "192.0.2.9", minute)];
+        let one = [("192.0.2.8", "192.0.2.9", minute)];
+        let most = [("192.0.2.0", "192.0.2.7", hour), ("192.0.2.9", "192.0.2.255", hour)];
+        let all = [("192.0.2.0", "192.0.2.255", hour)];
+        let end =
+            [("ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffe", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", hour)];
+        for (wanted, found, expected) in [
+            (&two[..], &one[..], &[][..]),
+            (&one, &two, &[]),
+            (&all, &most, &["+ set s: 192.0.2.8"]),
+            (&most, &all, &["- set s: 192.0.2.8"]),
+            (&two[..1], &one, &["- set s: 192.0.2.9"]),
+            (&[], &two, &["- set s: 192.0.2.8/31"]),
+            (&end, &end, &[]),
+            (&end, &[], &["+ set s: ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffe/127"]),
+        ] {
+            assert_eq!(set_differs(&set(wanted), &set(found).spans), expected, "{wanted:?} {found:?}");
+        }
+    }
+
+    #[test]
+    fn a_lease_that_the_kernel_holds_for_longer_is_told() {
+        let lease = |left| [("192.0.2.8", "192.0.2.8", left)];
+        for (wanted, found, expected) in [
+            (Some(60), Some(60), &[][..]),
+            (Some(60), Some(65), &[]),
+            (Some(3600), Some(60), &[]),
+            (Some(60), Some(3600), &["- set s: 192.0.2.8 timeout 3600s", "+ set s: 192.0.2.8 timeout 60s"]),
+            (Some(60), None, &["- set s: 192.0.2.8", "+ set s: 192.0.2.8 timeout 60s"]),
+            (None, None, &[]),
+        ] {
+            assert_eq!(
+                set_differs(&set(&lease(wanted)), &set(&lease(found)).spans),
+                expected,
+                "{wanted:?} {found:?}"
+            );
+        }
+        // About to end: one of the two may be without it already.
+        assert_eq!(set_differs(&set(&lease(Some(2))), &[]), [""; 0]);
+        assert_eq!(set_differs(&set(&[]), &set(&lease(Some(2))).spans), [""; 0]);
+        assert_eq!(set_differs(&set(&lease(Some(2))), &set(&lease(None)).spans).len(), 2);
     }
 }

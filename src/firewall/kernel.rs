@@ -54,9 +54,9 @@ pub(super) fn structure() -> Result<Option<String>, NftError> {
     list(&["-s", "-t", "list", "table", "inet", TABLE])
 }
 
-/// The same in JSON.
+/// The whole in JSON, with the time that is left to leases.
 pub(super) fn json() -> Result<Option<String>, NftError> {
-    list(&["-j", "-s", "list", "table", "inet", TABLE])
+    list(&["-j", "list", "table", "inet", TABLE])
 }
 
 /// Puts the leases of an applied ruleset right. False where none is applied.

@@ -3,6 +3,7 @@
 //! A lease ends by the clock on the wall, and at the latest when so much time has passed as it was given for: a clock that is
 //! set back does not prolong it. They are kept in the store, in one file that is there whole or not at all.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -67,12 +68,13 @@ pub enum LeaseError {
 pub struct Leases(Vec<Lease>);
 
 impl Leases {
-    /// Those that a store has and that have not ended. A file that is damaged gives none, and the reason.
+    /// Those that a store has and that have not ended. A file that is damaged gives none, and the reason; what no edge can have
+    /// given is left out, and the reason told.
     pub fn load(store: &Path, now: &Moment) -> (Self, Option<String>) {
         let path = path(store);
         let (list, why) = match std::fs::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes)
-                .map_or_else(|error| (Vec::new(), Some(error.to_string())), |list| (list, None)),
+                .map_or_else(|error| (Vec::new(), Some(error.to_string())), |list| believed(list, now)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => (Vec::new(), None),
             Err(error) => (Vec::new(), Some(error.to_string())),
         };
@@ -178,7 +180,14 @@ impl Lease {
         } else {
             LONGEST
         };
-        wall.min(clock)
+        wall.min(clock).min(LONGEST)
+    }
+
+    /// Whether it could have been given: whoever writes the store by hand may open no more than a command.
+    fn check(&self, now: &Moment) -> Result<(), LeaseError> {
+        check(self.network, Duration::try_from(self.until - self.since).unwrap_or_default())?;
+        let too_long = self.boot == now.boot && self.until_uptime > now.uptime + LONGEST.as_secs_f64();
+        if too_long { Err(LeaseError::Duration) } else { Ok(()) }
     }
 
     fn is_for(&self, source: &str, network: IpNet) -> bool {
@@ -189,11 +198,7 @@ impl Lease {
 /// Whether a lease may be given for so much and so long.
 pub fn check(network: IpNet, duration: Duration) -> Result<(), LeaseError> {
     let address = network.addr();
-    if address.is_unspecified()
-        || address.is_multicast()
-        || address.is_loopback()
-        || address == std::net::IpAddr::from([255; 4])
-    {
+    if is_nobodys(address) {
         return Err(LeaseError::Nobody(network));
     }
     let shortest = if address.is_ipv4() { PREFIXES.0 } else { PREFIXES.1 };
@@ -204,6 +209,24 @@ pub fn check(network: IpNet, duration: Duration) -> Result<(), LeaseError> {
         return Err(LeaseError::Duration);
     }
     Ok(())
+}
+
+/// No host has it: none at all, a group's, this machine's own, or reserved (RFC 6890).
+fn is_nobodys(address: IpAddr) -> bool {
+    let reserved = matches!(address, IpAddr::V4(four) if matches!(four.octets(), [0 | 240.., ..]));
+    reserved || address.is_unspecified() || address.is_multicast() || address.is_loopback()
+}
+
+/// The leases that could have been given, and why the others are none.
+fn believed(list: Vec<Lease>, now: &Moment) -> (Vec<Lease>, Option<String>) {
+    let (mut kept, mut wrong) = (Vec::new(), Vec::new());
+    for lease in list {
+        match lease.check(now) {
+            Ok(()) => kept.push(lease),
+            Err(error) => wrong.push(format!("{} in {:?}: {error}", lease.network, lease.source)),
+        }
+    }
+    (kept, (!wrong.is_empty()).then(|| wrong.join("; ")))
 }
 
 fn path(store: &Path) -> PathBuf {
@@ -264,7 +287,10 @@ mod tests {
             ("198.51.0.0/23", 60, "make it a source"),
             ("2001:db8::/47", 60, "make it a source"),
             ("0.0.0.0/32", 60, "nobody's address"),
+            ("0.1.2.3/32", 60, "nobody's address"),
             ("224.0.0.1/32", 60, "nobody's address"),
+            ("240.0.0.0/24", 60, "nobody's address"),
+            ("255.255.255.255/32", 60, "nobody's address"),
             ("198.51.100.7/32", 0, "a second to 24 hours"),
             ("198.51.100.7/32", 86_401, "a second to 24 hours"),
         ] {
@@ -282,7 +308,7 @@ mod tests {
         assert!(leases.end("ci", "198.51.100.7/32".parse().unwrap(), &store).unwrap());
         assert!(!leases.end("ci", "198.51.100.7/32".parse().unwrap(), &store).unwrap());
         for number in 0..MOST {
-            let net = IpNet::from(std::net::IpAddr::from(u32::try_from(number + 1).unwrap().to_be_bytes()));
+            let net = IpNet::from(IpAddr::from(u32::try_from(number + 1).unwrap().to_be_bytes()));
             leases.0.push(Lease { network: net, ..lease(&now) });
         }
         let full =
@@ -309,5 +335,29 @@ mod tests {
             let (leases, why) = Leases::load(folder.path(), &Moment::now());
             assert!(leases.list().is_empty() && why.is_some(), "{text}");
         }
+    }
+
+    #[test]
+    fn what_was_never_given_does_not_hold() {
+        let folder = tempfile::tempdir().unwrap();
+        let now = at(0, "a", 100.0);
+        let good = lease(&now);
+        let forged = [
+            Lease { network: "0.0.0.0/0".parse().unwrap(), ..good.clone() },
+            Lease { network: "198.51.0.0/16".parse().unwrap(), ..good.clone() },
+            Lease { until: now.wall + time::Duration::days(9), ..good.clone() },
+            Lease { until: now.wall - time::Duration::days(9), ..good.clone() },
+            Lease { until_uptime: 1e9, ..good.clone() },
+        ];
+        for wrong in forged {
+            let list = [good.clone(), wrong.clone()];
+            std::fs::write(path(folder.path()), serde_json::to_vec(&list).unwrap()).unwrap();
+            let (leases, why) = Leases::load(folder.path(), &now);
+            assert_eq!(leases.list(), std::slice::from_ref(&good), "{wrong:?}");
+            assert!(why.is_some_and(|why| why.contains("leases.json: ") && why.contains("\"ci\": ")));
+        }
+        let far = time::Duration::days(365);
+        let later = Lease { since: now.wall + far, until: now.wall + far, boot: "b".into(), ..good };
+        assert!(later.left(&now) <= LONGEST);
     }
 }

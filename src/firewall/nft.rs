@@ -125,6 +125,24 @@ pub fn lease_text(leases: &[Held], listed: &str) -> String {
     text
 }
 
+/// A ruleset's text, ours or as nft lists it, with these leases in place of its own.
+pub fn with_leases(text: &str, leases: &[Held]) -> String {
+    let (mut bare, mut ends, mut inside) = (String::new(), false, false);
+    for line in text.lines() {
+        let word = line.trim();
+        if word.ends_with(" {") && word.starts_with("set ") {
+            ends = word.starts_with("set lease");
+        }
+        inside |= ends && word.starts_with("elements = {");
+        if !inside {
+            bare.extend([line, "\n"]);
+        }
+        inside &= !word.ends_with('}');
+    }
+    let leases = lease_text(leases, &bare);
+    bare + &leases
+}
+
 /// Whether a door is everyone's without exception.
 fn is_open(door: &Door) -> bool {
     let gate = door.kernel_gate();
@@ -224,14 +242,14 @@ fn disjoint(leases: &[&Held], v4: bool) -> Vec<Span> {
     spans.into_iter().map(span).collect()
 }
 
-fn bits(address: IpAddr) -> u128 {
+pub(super) fn bits(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(address) => address.to_bits().into(),
         IpAddr::V6(address) => address.to_bits(),
     }
 }
 
-fn address(bits: u128, v4: bool) -> IpAddr {
+pub(super) fn address(bits: u128, v4: bool) -> IpAddr {
     if v4 {
         std::net::Ipv4Addr::from_bits(u32::try_from(bits).unwrap_or(u32::MAX)).into()
     } else {
@@ -374,5 +392,33 @@ impl fmt::Display for When {
             Self::TcpOrUdp(port) => write!(f, "meta l4proto {{ tcp, udp }} th dport {port}"),
             Self::From(v4, set) => write!(f, "{} saddr @{set}", family(*v4)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_ruleset_is_given_other_leases() {
+        let listed = "table inet vestibule {\n\tset v4_ci {\n\t\ttype ipv4_addr\n\t\telements = { 192.0.2.1 }\n\t}\n\n\
+                      \tset lease4_ci {\n\t\ttype ipv4_addr\n\t\tflags interval,timeout\n\
+                      \t\telements = { 192.0.2.2 timeout 1h expires 59m,\n\t\t\t     192.0.2.3 timeout 1h expires 1m }\n\t}\n\
+                      \tset lease6_ci {\n\t\ttype ipv6_addr\n\t\telements = {\n\t\t\t2001:db8::1 timeout 9s\n\t\t}\n\t}\n}\n";
+        let held = |network: &str| Held {
+            source: "ci".into(),
+            network: network.parse().unwrap(),
+            left: Duration::from_mins(1),
+        };
+        let text = with_leases(listed, &[held("192.0.2.9/32")]);
+        assert!(text.contains("elements = { 192.0.2.1 }"), "what lasts stays: {text}");
+        assert_eq!(text.matches("timeout ").count(), 1, "{text}");
+        let expected = "}\nflush set inet vestibule lease4_ci\n\
+                        add element inet vestibule lease4_ci { 192.0.2.9 timeout 60s }\nflush set inet vestibule lease6_ci\n";
+        assert!(text.ends_with(expected), "{text}");
+        let braces = |text: &str| (text.matches('{').count(), text.matches('}').count());
+        assert_eq!(braces(&text).0, braces(&text).1);
     }
 }

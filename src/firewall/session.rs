@@ -37,10 +37,9 @@ impl Session {
     /// This process's own. `sudo` hides the variable from its command, and not from its parents.
     pub fn own() -> Self {
         let sid = nix::unistd::getsid(None).map_or(0, nix::unistd::Pid::as_raw);
-        let logins = lineage(std::process::id());
-        let ssh = logins.iter().find_map(|process| process.ssh.clone());
-        let login = logins.iter().rfind(|process| ssh.is_some() && process.ssh == ssh).or(logins.first());
-        Self { began: login.map_or(0.0, |process| process.began), ssh, sid }
+        let parents = lineage(std::process::id());
+        let ssh = parents.iter().find_map(|process| process.ssh.clone());
+        Self { began: began(&parents, ssh.as_ref()), ssh, sid }
     }
 
     /// The ends of its SSH connection.
@@ -58,7 +57,7 @@ impl Session {
             (Some(old), Some(own)) if old == own => {
                 Some("this is the connection that applied the rules, which they do not cut")
             }
-            (Some(_), Some(_)) if self.began < at => {
+            (_, Some(_)) if self.began < at => {
                 Some("this connection was open before the rules were applied, and they do not cut it")
             }
             (_, None) if self.sid == applier.sid => Some("this is the session that applied the rules"),
@@ -68,8 +67,19 @@ impl Session {
 }
 
 struct Process {
+    name: String,
     ssh: Option<String>,
     began: f64,
+}
+
+/// When the login began. A connection that is shared gives many logins, and is as old as the server's process for it.
+fn began(parents: &[Process], ssh: Option<&String>) -> f64 {
+    let login = parents.iter().rposition(|process| ssh.is_some() && process.ssh.as_ref() == ssh).unwrap_or(0);
+    let servers = parents.iter().skip(login + 1).take_while(|process| process.name.starts_with("sshd"));
+    let servers: Vec<&Process> = servers.filter(|_| ssh.is_some()).collect();
+    // The last one is who listens, for all connections.
+    let oldest = servers.split_last().and_then(|(_, own)| own.last().copied()).or(parents.get(login));
+    oldest.map_or(0.0, |process| process.began)
 }
 
 /// A process and its parents, the youngest first.
@@ -77,19 +87,20 @@ fn lineage(pid: u32) -> Vec<Process> {
     let (mut pid, mut found) = (pid, Vec::new());
     while pid > 1 && found.len() < GENERATIONS {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let Some((parent, began)) = parse_stat(&stat) else { break };
+        let Some((name, parent, began)) = parse_stat(&stat) else { break };
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        found.push(Process { ssh: ssh_of(&environment), began });
+        found.push(Process { name: name.to_owned(), ssh: ssh_of(&environment), began });
         pid = parent;
     }
     found
 }
 
-/// The parent, and when it began. The name, in parentheses, may hold anything.
-fn parse_stat(stat: &str) -> Option<(u32, f64)> {
-    let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
+/// The name, the parent, and when it began. The name, in parentheses, may hold anything.
+fn parse_stat(stat: &str) -> Option<(&str, u32, f64)> {
+    let (head, fields) = stat.rsplit_once(") ")?;
+    let fields: Vec<&str> = fields.split(' ').collect();
     let ticks: f64 = fields.get(19)?.parse().ok()?;
-    Some((fields.get(1)?.parse().ok()?, ticks / TICKS_A_SECOND))
+    Some((head.split_once(" (")?.1, fields.get(1)?.parse().ok()?, ticks / TICKS_A_SECOND))
 }
 
 fn ssh_of(environment: &[u8]) -> Option<String> {
@@ -118,6 +129,7 @@ mod tests {
             (session("", 50.0, 1), session("", 50.0, 1), false),
             (session("", 50.0, 1), session("", 50.0, 2), true),
             (session("", 50.0, 1), session(two, 101.0, 2), true),
+            (session("", 50.0, 1), session(two, 99.0, 2), false),
         ] {
             assert_eq!(
                 confirmer.proves_nothing(&applier, 100.0).is_none(),
@@ -128,9 +140,31 @@ mod tests {
     }
 
     #[test]
+    fn a_login_is_as_old_as_its_connection() {
+        let own = Some("192.0.2.1 1000 203.0.113.1 22".to_owned());
+        for (names, expected) in [
+            (&["vestibule", "bash+", "sshd", "sshd", "sshd", "systemd"][..], 6.0),
+            (&["vestibule", "bash+", "sshd-session", "sshd", "systemd"], 7.0),
+            (&["vestibule", "sudo", "bash+", "sshd", "systemd"], 7.0),
+            (&["vestibule", "bash+", "tmux", "systemd"], 8.0),
+            (&["vestibule", "bash", "login", "systemd"], 9.0),
+            (&[], 0.0),
+        ] {
+            let process = |(age, name): (u8, &&str)| Process {
+                name: name.trim_end_matches('+').to_owned(),
+                ssh: name.ends_with('+').then(|| own.clone()).flatten(),
+                began: 9.0 - f64::from(age),
+            };
+            let parents: Vec<Process> = (0..).zip(names).map(process).collect();
+            let ssh = parents.iter().find_map(|process| process.ssh.as_ref());
+            assert!((began(&parents, ssh) - expected).abs() < 0.1, "{names:?}");
+        }
+    }
+
+    #[test]
     fn what_proc_says_is_read() {
         let stat = "77 (a ) b) S 76 77 77 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 123456 1 1";
-        assert_eq!(parse_stat(stat), Some((76, 1234.56)));
+        assert_eq!(parse_stat(stat), Some(("a ) b", 76, 1234.56)));
         for broken in ["", "77", "77 (x) S", "77 (x) S a b"] {
             assert_eq!(parse_stat(broken), None);
         }

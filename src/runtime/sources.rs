@@ -33,7 +33,7 @@ impl Moving {
         let gateways = gateway::own();
         let (leases, why) = Leases::load(&config.store.path, &Moment::now());
         if let Some(why) = why {
-            tracing::error!(why, "leases cannot be read, and none holds");
+            tracing::error!(why, "leases that cannot be read, or that no edge can have given, do not hold");
         }
         for gateway in gateways {
             let client = ClientAddr::new(*gateway);

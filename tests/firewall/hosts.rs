@@ -156,6 +156,11 @@ impl Sshd {
 
     /// Logs in from a host and runs a command: whether that worked, and what it said.
     pub(super) fn login(&self, host: &Host, seconds: u64, command: &str) -> (bool, String) {
+        self.login_by(&[], host, seconds, command)
+    }
+
+    /// The same, with more options of ssh's.
+    pub(super) fn login_by(&self, more: &[&str], host: &Host, seconds: u64, command: &str) -> (bool, String) {
         let at = self.folder.display();
         let output = Command::new("ip")
             .args(["netns", "exec", host.name, "ssh", "-F", "none", "-i", &format!("{at}/user")])
@@ -168,6 +173,7 @@ impl Sshd {
                 "LogLevel=ERROR",
             ])
             .args(["-o", &format!("ConnectTimeout={seconds}"), "-o", "BatchMode=yes"])
+            .args(more)
             .args([&format!("root@{}", host.server[0]), command])
             .stdin(Stdio::null())
             .output()

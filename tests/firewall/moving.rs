@@ -8,6 +8,8 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
+use vestibule::firewall::switch::FOLDER;
+
 use super::hosts::{PUBLIC, build, connects, listen, on, sh};
 use super::in_namespaces;
 use super::matrix::{apply, vestibule};
@@ -59,6 +61,8 @@ fn leased() {
     assert!(connects("public", to6, 2222, true) && is_served(&edge, to6, 8443));
     assert_eq!(vestibule(&["--diff"], &config).0, Some(0));
 
+    a_lease_that_somebody_changes_is_noticed(&config);
+
     let listed = allow(&config, &["--list"]);
     assert!(listed.contains("ci holds 192.0.2.9/32 until 20") && listed.lines().count() == 2, "{listed}");
     let (_, shown, _) = vestibule(&[], &config);
@@ -99,6 +103,70 @@ fn leased() {
     allow(&config, &["abuse", "192.0.2.9", "--end"]);
     assert!(is_served(&edge, to, 443));
     wrong_leases(&config);
+}
+
+/// Longer than it was given for, or for ever.
+fn a_lease_that_somebody_changes_is_noticed(config: &Path) {
+    for (how, told) in [(" timeout 20h", "192.0.2.9 timeout "), ("", "192.0.2.9\n+")] {
+        let set = "element inet vestibule lease4_ci";
+        sh(&format!("nft 'delete {set} {{ 192.0.2.9 }}; add {set} {{ 192.0.2.9{how} }}'"));
+        let (code, out, _) = vestibule(&["--diff"], config);
+        assert_eq!(code, Some(1));
+        assert!(out.starts_with(&format!("- set lease4_ci: {told}")) && out.lines().count() == 2, "{out}");
+    }
+    allow(config, &["ci", "192.0.2.9", "--for", "1h"]);
+    // What nft makes one range of, and what it does not.
+    allow(config, &["ci", "192.0.2.10", "--for", "1h"]);
+    allow(config, &["ci", "192.0.2.11", "--for", "2h"]);
+    assert_eq!(vestibule(&["--diff"], config).0, Some(0));
+    allow(config, &["ci", "192.0.2.10", "--end"]);
+    allow(config, &["ci", "192.0.2.11", "--end"]);
+}
+
+/// Commands that run at once leave in the kernel what the edge has, also where a unit has loaded the rules.
+#[test]
+fn leases_given_at_once_are_the_same_everywhere() {
+    in_namespaces("firewall::moving::at_once");
+}
+
+#[test]
+#[ignore = "run by the test above"]
+fn at_once() {
+    let edge = Edge::start(CONFIG);
+    let config = edge.folder().join("vestibule.toml");
+    let file = edge.folder().join("rules.nft");
+    sh(&format!(
+        "{BINARY} firewall --config {} --format nft >{1} && nft -f {1}",
+        config.display(),
+        file.display()
+    ));
+    for round in 0..4 {
+        let command = |number: u8| {
+            let how = if number % 3 == round % 3 { "--end" } else { "--for 1h" };
+            let address = 2 * number + 1;
+            format!("{BINARY} allow --config {} ci 192.0.2.{address} {how} 2>&1 || true &", config.display())
+        };
+        sh(&format!("{} wait", (0..24).map(command).collect::<Vec<_>>().join(" ")));
+        let json: serde_json::Value =
+            serde_json::from_str(&allow(&config, &["--list", "--format", "json"])).unwrap();
+        let leases = json["leases"].as_array().unwrap().iter();
+        let network = |lease: &serde_json::Value| lease["network"].as_str().unwrap().replace("/32", "");
+        let mut told: Vec<String> = leases.map(network).collect();
+        told.sort();
+        assert!(told.len() >= 8, "{told:?}");
+        assert_eq!(leased_in_kernel("ci"), told, "round {round}");
+    }
+    assert!(!Path::new(FOLDER).exists(), "nothing was applied by vestibule");
+}
+
+/// The addresses that a source holds by leases, in the kernel's rules.
+pub(super) fn leased_in_kernel(source: &str) -> Vec<String> {
+    let listed = sh(&format!("nft list set inet vestibule lease4_{source}"));
+    let words = listed.split(|letter: char| !letter.is_ascii_digit() && letter != '.');
+    let mut found: Vec<String> =
+        words.filter(|word| word.parse::<std::net::Ipv4Addr>().is_ok()).map(str::to_owned).collect();
+    found.sort();
+    found
 }
 
 /// What was done, what was not, and the line that does it.
@@ -154,7 +222,7 @@ fn wrong_leases(config: &Path) {
 }
 
 #[track_caller]
-fn allow(config: &Path, arguments: &[&str]) -> String {
+pub(super) fn allow(config: &Path, arguments: &[&str]) -> String {
     let (code, out, told) = run(&[&["allow", "--config", config.to_str().unwrap()], arguments].concat());
     assert_eq!(code, Some(0), "{arguments:?}: {told}");
     out

@@ -114,6 +114,38 @@ fn wrong_arguments_are_told() {
     }
 }
 
+/// The line for the boot, as README has it, fails where it cannot do its work, and leaves the kernel as it is.
+#[test]
+fn the_line_for_the_boot_fails_aloud() {
+    in_namespaces("firewall::render::booted");
+}
+
+#[test]
+#[ignore = "run by the test above"]
+fn booted() {
+    let readme = fs::read_to_string("README.md").unwrap();
+    let line = readme.split_once("At boot, nobody confirms").and_then(|(_, rest)| rest.split('`').nth(1));
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("config")).unwrap();
+    let run = |config: &str| {
+        fs::write(folder.path().join("config/vestibule.toml"), config).unwrap();
+        let path = format!(
+            "{}:{}",
+            std::path::Path::new(BINARY).parent().unwrap().display(),
+            std::env::var("PATH").unwrap()
+        );
+        let mut command = Command::new("sh");
+        command.args(["-c", line.unwrap()]).current_dir(folder.path()).env("PATH", path);
+        let done = command.output().unwrap().status.success();
+        (done, kernel::listed().unwrap())
+    };
+    let config = fs::read_to_string("tests/firewall/guideline.toml").unwrap();
+    let (done, applied) = run(&config);
+    assert!(done && applied.is_some());
+    assert_eq!(run(&config.replace("internal", "nobody = ")), (false, applied.clone()));
+    assert_eq!(run(&config.replacen("22 = {", "22222 = {", 1)), (false, applied), "a row twice");
+}
+
 #[test]
 fn the_kernel_takes_every_ruleset() {
     in_namespaces("firewall::render::taken");

@@ -9,9 +9,10 @@ use nix::unistd::Pid;
 
 use super::hosts::{CI, OFFICE, Sshd, build, sh};
 use super::in_namespaces;
-use super::matrix::vestibule;
+use super::matrix::{apply, vestibule};
+use super::moving::{allow, leased_in_kernel};
 use crate::support::PATIENCE;
-use crate::support::edge::BINARY;
+use crate::support::edge::{BINARY, Edge};
 
 const OPEN: &str = r#"
 [sources]
@@ -79,13 +80,116 @@ fn locked_out() {
     // A watcher that is killed: the next command sees that the time is over.
     let (done, told) = office(&format!("{closed} --apply --force --within 10s"));
     assert!(done, "{told}");
-    let deadline = kill_watcher();
+    the_watcher_outlives_a_lack_of_memory();
+    let deadline = kill_watchers();
     wait_for(&|| uptime() > deadline, "the end of the time");
+    let (_, shown, _) = vestibule(&[], &folder.path().join("open.toml"));
+    assert!(shown.contains("is over, and they are not taken back yet"), "{shown}");
     let told = vestibule(&["--confirm"], Path::new("/none")).2;
     assert!(told.contains("the rules from before are back"), "{told}");
     assert_eq!(table(), before);
 
+    a_shared_connection_is_as_old_as_it_is(&sshd, folder.path(), &open);
     racing_applies_end_with_one_of_them(folder.path());
+}
+
+/// Applied on the console, and confirmed by a login through a connection that was there before.
+fn a_shared_connection_is_as_old_as_it_is(sshd: &Sshd, folder: &Path, open: &str) {
+    let (socket, own) = (format!("ControlPath={}/shared", folder.display()), "ControlPath=none");
+    let by = |socket: &str, more: &[&str], command: &str| {
+        sshd.login_by(&[&["-o", socket], more].concat(), &OFFICE, 20, command)
+    };
+    let keeps = ["-o", "ControlMaster=yes", "-o", "ControlPersist=yes"];
+    let (done, told) = by(&socket, &keeps, "true");
+    assert!(done, "{told}");
+    sh("nft delete table inet vestibule");
+    assert_eq!(vestibule(&["--apply", "--within", "1h"], &folder.join("open.toml")).0, Some(0));
+    let (done, told) = by(&socket, &[], &format!("{open} --confirm"));
+    assert!(!done && told.contains("was open before the rules were applied"), "{told}");
+    let (done, told) = by(own, &[], &format!("{open} --confirm"));
+    assert!(done, "{told}");
+    by(&socket, &["-O", "exit"], "");
+}
+
+fn the_watcher_outlives_a_lack_of_memory() {
+    // Lowering it takes a right that a container may lack.
+    let may = !sh("(echo -1000 >/proc/self/oom_score_adj) 2>/dev/null && echo may || true").is_empty();
+    for watcher in watchers() {
+        let spared = fs::read_to_string(format!("/proc/{watcher}/oom_score_adj")).unwrap();
+        assert_eq!(spared.trim() == "-1000", may);
+    }
+}
+
+/// Whoever applies over rules that wait, and fails, leaves them waiting.
+#[test]
+fn a_watcher_that_cannot_begin_disarms_nothing() {
+    in_namespaces("firewall::switch::without_watcher");
+}
+
+#[test]
+#[ignore = "run by the test above"]
+fn without_watcher() {
+    let folder = tempfile::tempdir().unwrap();
+    let (open, other) = (folder.path().join("open.toml"), folder.path().join("other.toml"));
+    fs::write(&open, OPEN).unwrap();
+    fs::write(&other, OPEN.replace("22 = {", "22222 = {")).unwrap();
+    // Its own program is what it starts as the watcher: here, it cannot find it.
+    let lame = format!(
+        "mkdir {0}/proc && mount -t tmpfs none {0}/proc && mkdir {0}/proc/sys && mount --rbind /proc/sys {0}/proc/sys && \
+         mount --rbind {0}/proc /proc && ! {BINARY} firewall --config {1} --apply 2>&1",
+        folder.path().display(),
+        other.display()
+    );
+    let lame = |older: bool| {
+        let told = sh(&format!("unshare -m sh -ec '{lame}'; rmdir {}/proc", folder.path().display()));
+        assert!(told.contains("nobody would take the rules back"), "{told}");
+        assert_eq!(Path::new("/run/vestibule-firewall/pending").exists(), older);
+    };
+    lame(false);
+    assert_eq!(table(), None);
+    let (code, _, told) = vestibule(&["--apply", "--within", "8s"], &open);
+    assert_eq!(code, Some(0), "{told}");
+    let applied = table();
+    lame(true);
+    assert_eq!(table(), applied, "the older rules are in force, and wait");
+    wait_for(&|| table().is_none(), "no table, as it was before");
+}
+
+/// What came and what ended while rules waited is so in the rules from before, too.
+#[test]
+fn rules_come_back_with_the_leases_of_the_moment() {
+    in_namespaces("firewall::switch::leases_meanwhile");
+}
+
+#[test]
+#[ignore = "run by the test above"]
+fn leases_meanwhile() {
+    let edge = Edge::start(OPEN);
+    let (config, other) = (edge.folder().join("vestibule.toml"), edge.folder().join("other.toml"));
+    fs::write(&other, fs::read_to_string(&config).unwrap().replace("22 = {", "22222 = {")).unwrap();
+    let lease = |address: &str, more: &[&str]| allow(&config, &[&["internal", address], more].concat());
+    let wait_in_vain = |meanwhile: &dyn Fn()| {
+        let (code, _, told) = vestibule(&["--apply", "--within", "4s"], &other);
+        assert_eq!(code, Some(0), "{told}");
+        meanwhile();
+        wait_for(&|| !table().unwrap().contains("22222"), "the rules from before");
+    };
+    lease("192.0.2.1", &["--for", "1h"]);
+    lease("192.0.2.3", &["--for", "1h"]);
+    apply(&config);
+    wait_in_vain(&|| {
+        lease("192.0.2.1", &["--end"]);
+        lease("192.0.2.5", &["--for", "1h"]);
+    });
+    assert_eq!(leased_in_kernel("internal"), ["192.0.2.3", "192.0.2.5"]);
+    assert_eq!(vestibule(&["--diff"], &config).0, Some(0));
+    // Without an edge, its store tells.
+    wait_in_vain(&|| {
+        lease("192.0.2.7", &["--for", "1h"]);
+        lease("192.0.2.3", &["--end"]);
+        edge.signal(Signal::SIGKILL);
+    });
+    assert_eq!(leased_in_kernel("internal"), ["192.0.2.5", "192.0.2.7"]);
 }
 
 /// The time that is given where nobody says another.
@@ -133,20 +237,29 @@ fn racing_applies_end_with_one_of_them(folder: &Path) {
     wait_for(&|| !Path::new("/run/vestibule-firewall/previous.nft").exists(), "a tidy end");
 }
 
-/// The watcher is the one process that knows the token. Returns when it would have acted.
-fn kill_watcher() -> f64 {
+/// Kills whoever would take the rules back. Returns when that would have been.
+fn kill_watchers() -> f64 {
+    let watchers = watchers();
+    assert!(!watchers.is_empty());
+    for watcher in watchers {
+        kill(watcher, Signal::SIGKILL).unwrap();
+    }
     let pending: serde_json::Value =
         serde_json::from_str(&fs::read_to_string("/run/vestibule-firewall/pending").unwrap()).unwrap();
-    let token = pending["token"].as_str().unwrap();
-    let processes = fs::read_dir("/proc")
-        .unwrap()
-        .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse::<i32>().ok());
-    let knows =
-        |pid: &i32| fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains(token));
-    let watchers: Vec<i32> = processes.filter(knows).collect();
-    assert_eq!(watchers.len(), 1, "one watcher");
-    kill(Pid::from_raw(watchers[0]), Signal::SIGKILL).unwrap();
     pending["deadline"].as_f64().unwrap()
+}
+
+/// The watchers of this network: other tests have theirs.
+fn watchers() -> Vec<Pid> {
+    let network = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/net")).ok();
+    let own = network("self");
+    let watches = |pid: &String| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.ends_with(b"\0firewall\0--watch\0") && network(pid) == own
+    };
+    let processes =
+        fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().into_string().ok());
+    processes.filter(watches).map(|pid| Pid::from_raw(pid.parse().unwrap())).collect()
 }
 
 fn uptime() -> f64 {
