@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 
-use super::{Failure, RunningEdge, files, print};
+use super::{Failure, Format, RunningEdge, files, print, print_json};
 use crate::admin::certificates::{Certificate, Certificates, Told, Wish};
 use crate::admin::client::{self, ClientError};
 use crate::config;
@@ -27,8 +27,11 @@ const LOOK: Pause = Pause::from_millis(500);
 const WIDEST: usize = 44;
 
 /// `vestibule certs list`
-pub(super) fn list(edge: &RunningEdge) -> Result<(), Failure> {
+pub(super) fn list(edge: &RunningEdge, format: Format) -> Result<(), Failure> {
     let (certificates, note) = known(edge)?;
+    if format == Format::Json {
+        return print_json(&Certificates { certificates });
+    }
     let now = OffsetDateTime::now_utc();
     print(&(table(&by_urgency(certificates, now), now) + note))
 }
