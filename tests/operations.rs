@@ -1,0 +1,140 @@
+//! Something is wrong with a file that a running edge was made from: what the commands say then.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, Uid};
+
+use crate::support::PATIENCE;
+use crate::support::client::{self, NAME};
+use crate::support::edge::{BINARY, Edge, HTTPS, ROWS, run};
+use crate::support::lines::Lines;
+
+/// A CA that nobody answers at, with an account that has a key.
+const BOUND: &str = "[sources]\nci = [\"192.0.2.7\"]\n[acme]\ndirectory = \"https://127.0.0.1:9/dir\"\n\
+                     eab = { key_id = \"kid\", hmac = { file = \"hmac\" } }\n";
+
+fn site(more: &str) -> String {
+    format!("{ROWS}\n[[site]]\ndomains = [\"{NAME}\"]\nupstream = \"127.0.0.1:9\"\n{more}\n")
+}
+
+fn minimal(folder: &Path, more: &str) -> String {
+    let at = folder.display();
+    format!("{}[store]\npath = \"{at}/store\"\n[admin]\nsocket = \"{at}/admin.sock\"\n", site(more))
+}
+
+fn write(folder: &Path, config: &str) -> String {
+    let file = folder.join("vestibule.toml");
+    fs::write(&file, config).unwrap();
+    file.to_str().unwrap().to_owned()
+}
+
+fn asked(edge: &Edge, words: &[&str]) -> (Option<i32>, String, String) {
+    run(&[words, &["--config", edge.folder().join("vestibule.toml").to_str().unwrap()]].concat())
+}
+
+/// Asks until the answer has all of this in it.
+#[track_caller]
+fn wait_for(edge: &Edge, words: &[&str], expected: &[&str]) {
+    let begin = Instant::now();
+    loop {
+        let (_, stdout, stderr) = asked(edge, words);
+        if expected.iter().all(|part| stdout.contains(part)) {
+            return;
+        }
+        assert!(begin.elapsed() < PATIENCE, "no {expected:?} in {stdout}{stderr}");
+        std::thread::sleep(Duration::from_millis(50)); // files are looked at every few seconds
+    }
+}
+
+/// Waits until the gauge of the last attempt says so: what was read is believed for some seconds.
+#[track_caller]
+fn last_attempt(edge: &Edge, source: &str, expected: u8) {
+    let sample = format!(
+        "vestibule_certificate_last_attempt_successful{{certificate=\"{NAME}\",source=\"{source}\"}} {expected}\n"
+    );
+    let begin = Instant::now();
+    loop {
+        let mut stream = UnixStream::connect(edge.folder().join("admin.sock")).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        if text.contains(&sample) {
+            return;
+        }
+        assert!(begin.elapsed() < PATIENCE, "no {sample}");
+        std::thread::sleep(Duration::from_millis(200)); // a scrape is an answer to a question
+    }
+}
+
+#[test]
+fn a_bindings_key_that_is_none_is_refused_wherever_it_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let internal = "certificate = \"internal\"";
+    let edge = Edge::start(&site(internal));
+    for (key, expected) in [("not base64url!", "is not base64url"), ("\n", "is empty"), ("", "is empty")] {
+        for place in [folder.path(), edge.folder()] {
+            fs::write(place.join("hmac"), key).unwrap();
+        }
+        let fallback =
+            BOUND.replace("eab =", "fallback = [{ directory = \"https://127.0.0.1:9/other\", eab =");
+        for (acme, at) in [
+            (BOUND.to_owned(), "(acme.eab.hmac)"),
+            (fallback.trim_end().to_owned() + " }]\n", "(acme.fallback[0].eab.hmac)"),
+        ] {
+            let file = write(folder.path(), &minimal(folder.path(), &acme));
+            for command in ["check", "serve"] {
+                let (code, _, stderr) = run(&[command, "--config", &file]);
+                assert_eq!(code, Some(2), "{command}: {stderr}");
+                for part in [expected, at, "hmac: the key of the binding kid"] {
+                    assert!(stderr.contains(part), "{command}: no {part:?} in {stderr}");
+                }
+            }
+            edge.write_config(&site(&acme));
+            let (code, _, stderr) = asked(&edge, &["reload"]);
+            assert!(code == Some(2) && stderr.contains(expected) && stderr.contains(at), "{stderr}");
+        }
+    }
+}
+
+/// Root reads them at the start; whoever it is given up for would have to at every reload.
+#[test]
+fn what_a_reload_could_not_read_is_refused_at_once() {
+    if !Uid::effective().is_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(folder.path().join("abuse.txt"), "192.0.2.7\n").unwrap();
+    fs::write(folder.path().join("htpasswd"), format!("alice:{BCRYPT}\n")).unwrap();
+    let config = minimal(
+        folder.path(),
+        "certificate = \"internal\"\nauth = { file = \"htpasswd\" }\ndeny = [\"abuse\"]",
+    ) + "[sources]\nabuse = { file = \"abuse.txt\" }\n[process]\nuser = \"nobody\"\n";
+    let file = write(folder.path(), &config);
+    let (code, _, stderr) = run(&["check", "--config", &file]);
+    assert_eq!(code, Some(0), "{stderr}");
+    let names = ["vestibule.toml", "abuse.txt", "htpasswd"];
+    for name in names {
+        fs::set_permissions(folder.path().join(name), fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    for command in ["check", "serve"] {
+        let (code, _, stderr) = run(&[command, "--config", &file]);
+        assert_eq!(code, Some(2), "{command}: {stderr}");
+        for name in names {
+            assert!(
+                stderr.contains(&format!("{name}: \"nobody\" cannot read it")),
+                "{command}: {name}: {stderr}"
+            );
+        }
+    }
+}
+
+const BCRYPT: &str = "$2y$05$bvIG6Nmid91Mu9RcmmWZfO5HJIMCT8riNW0hEp8f6/FuA2/mHZFpe";
