@@ -104,6 +104,52 @@ fn a_bindings_key_that_is_none_is_refused_wherever_it_is_read() {
     }
 }
 
+#[test]
+fn certificates_that_nobody_looks_after_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("hmac");
+    fs::write(&key, "aG1hYw").unwrap();
+    let edge = Edge::start(&site(&BOUND.replace("\"hmac\"", &format!("{:?}", key.to_str().unwrap()))));
+    fs::write(&key, "not base64url!").unwrap();
+    // A lease is a new configuration, for which the key is read again.
+    let (code, _, stderr) = asked(&edge, &["allow", "ci", "192.0.2.8", "--for", "1m"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    let told = "not looked after: ";
+    wait_for(&edge, &["certs"], &[&format!("  ! {told}"), "is not base64url", "1 missing, 1 failing"]);
+    wait_for(&edge, &["certs", "show", NAME], &[told]);
+    wait_for(&edge, &["certs", "list", "--format", "json"], &[&format!("\"trouble\": \"{told}")]);
+    last_attempt(&edge, "acme", 0);
+    fs::write(&key, "aG1hYw").unwrap();
+    assert!(edge.reload());
+    let begin = Instant::now();
+    while asked(&edge, &["certs"]).1.contains(told) {
+        assert!(begin.elapsed() < PATIENCE);
+    }
+}
+
+#[test]
+fn a_certificate_file_that_breaks_is_told_while_the_one_before_is_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let made = rcgen::generate_simple_self_signed(vec![NAME.to_owned()]).unwrap();
+    for name in ["cert.pem", "root.pem"] {
+        fs::write(at(name), made.cert.pem()).unwrap();
+    }
+    fs::write(at("key.pem"), made.signing_key.serialize_pem()).unwrap();
+    let files = format!("certificate = {{ cert = {:?}, key = {:?} }}", at("cert.pem"), at("key.pem"));
+    let edge = Edge::start(&site(&files));
+    wait_for(&edge, &["certs"], &["when its files change", "1 certificate: all in order"]);
+    last_attempt(&edge, "files", 1);
+    fs::write(at("cert.pem"), "cut short").unwrap();
+    let told = "its files are wrong, and the ones before stay in use: ";
+    wait_for(&edge, &["certs"], &[&format!("  ! {told}"), "cert.pem", "1 certificate: 1 failing"]);
+    wait_for(&edge, &["certs", "show", NAME], &[told, "serial"]);
+    last_attempt(&edge, "files", 0);
+    client::tls(edge.https(), &at("root.pem"), NAME, &[b"http/1.1"]).unwrap();
+    fs::write(at("cert.pem"), made.cert.pem()).unwrap();
+    wait_for(&edge, &["certs"], &["1 certificate: all in order"]);
+}
+
 /// Root reads them at the start; whoever it is given up for would have to at every reload.
 #[test]
 fn what_a_reload_could_not_read_is_refused_at_once() {
