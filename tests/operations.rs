@@ -150,6 +150,32 @@ fn a_certificate_file_that_breaks_is_told_while_the_one_before_is_served() {
     wait_for(&edge, &["certs"], &["1 certificate: all in order"]);
 }
 
+#[test]
+fn a_broken_file_still_says_where_the_edge_is() {
+    let edge = Edge::start(&site("certificate = \"internal\""));
+    let good = fs::read_to_string(edge.folder().join("vestibule.toml")).unwrap();
+    let put = |text: &str| fs::write(edge.folder().join("vestibule.toml"), text).unwrap();
+    for wrong in [
+        good.replace("[store]", "[stroe]"),
+        good.replace("\"127.0.0.1:9\"", "127.0.0.1:9"),
+        good.clone() + "[sources]\nabuse = { file = \"none\" }\n",
+    ] {
+        put(&wrong);
+        for words in [&["status"][..], &["certs"], &["drain", "127.0.0.1:9"], &["maintenance", "off", NAME]] {
+            let (code, _, stderr) = asked(&edge, words);
+            assert_eq!(code, Some(0), "{words:?}: {stderr}");
+        }
+        let (code, _, stderr) = asked(&edge, &["reload"]);
+        assert!(code == Some(2) && stderr.contains("the running configuration stays as it is"), "{stderr}");
+    }
+    put("[[site]]\nupstream = \"never closed\n");
+    let (code, _, stderr) = asked(&edge, &["status"]);
+    assert!(
+        code == Some(2) && stderr.contains("this is not TOML") && stderr.contains("--socket PATH"),
+        "{stderr}"
+    );
+}
+
 /// Root reads them at the start; whoever it is given up for would have to at every reload.
 #[test]
 fn what_a_reload_could_not_read_is_refused_at_once() {
