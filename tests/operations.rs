@@ -209,4 +209,21 @@ fn what_a_reload_could_not_read_is_refused_at_once() {
     }
 }
 
+/// The kernel prefers a socket of one address, and the sites of a row for all would be without it.
+#[test]
+fn the_admin_listener_takes_nothing_from_a_row_for_all_addresses() {
+    let text = |row: &str, listen: &str| {
+        site("certificate = \"internal\"").replace(HTTPS, row) + &format!("[admin]\nlisten = \"{listen}\"\n")
+    };
+    for (row, listen, fine) in [
+        ("9180", "127.0.0.1:9180", false),
+        ("127.0.0.1:9180", "127.0.0.1:9180", false),
+        ("127.0.0.9:9180", "127.0.0.1:9180", true),
+        ("9181", "127.0.0.1:9180", true),
+    ] {
+        let loaded = vestibule::config::parse(text(row, listen), Path::new("edge.toml"));
+        assert_eq!(loaded.is_ok(), fine, "{row} {listen}: {:?}", loaded.err());
+    }
+}
+
 const BCRYPT: &str = "$2y$05$bvIG6Nmid91Mu9RcmmWZfO5HJIMCT8riNW0hEp8f6/FuA2/mHZFpe";
