@@ -209,6 +209,41 @@ fn what_a_reload_could_not_read_is_refused_at_once() {
     }
 }
 
+/// A user who has not logged in, as in a container, has no directory below /run/user.
+#[test]
+fn without_a_directory_for_sockets() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
+    let command = |words: &[&str]| {
+        let mut command = Command::new(BINARY);
+        command.args(words).current_dir(&folder).env("HOME", folder.path());
+        command.env_remove("XDG_RUNTIME_DIR").env_remove("XDG_DATA_HOME");
+        if Uid::effective().is_root() {
+            command.uid(65_534);
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    };
+    let uid = if Uid::effective().is_root() { 65_534 } else { Uid::effective().as_raw() };
+    if Path::new(&format!("/run/user/{uid}")).exists() {
+        return;
+    }
+    let up = ["up", "--domain", NAME, "--to", "127.0.0.1:9", "--http", "1080", "--https", "0"];
+    let mut child = command(&up).spawn().unwrap();
+    let stderr = Lines::follow(child.stderr.take().unwrap());
+    stderr.wait("ready", |line| line.contains("ready").then_some(()));
+    let socket = folder.path().join(format!(".local/share/vestibule/up-{}.sock", child.id()));
+    let (code, _, told) = run(&["status", "--socket", socket.to_str().unwrap()]);
+    assert_eq!(code, Some(0), "{told}");
+    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGTERM).unwrap();
+    assert!(child.wait().unwrap().success());
+
+    let file = write(folder.path(), &(site("certificate = \"internal\"") + "[store]\npath = \"store\"\n"));
+    let output = command(&["serve", "--config", &file]).output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(told.contains("XDG_RUNTIME_DIR is not set") && told.contains("[admin] socket"), "{told}");
+}
+
 /// The kernel prefers a socket of one address, and the sites of a row for all would be without it.
 #[test]
 fn the_admin_listener_takes_nothing_from_a_row_for_all_addresses() {
