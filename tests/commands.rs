@@ -30,8 +30,8 @@ fn help_and_version_are_answers_and_what_is_not_built_is_not_there() {
         (&["up", "--help"], 0, "--domain <NAME>"),
         (&["certs", "--help"], 0, "trust"),
         (&[], 2, "Usage: vestibule <COMMAND>"),
-        (&["audit"], 2, "unrecognized subcommand 'audit'"),
-        (&["import"], 2, "unrecognized subcommand 'import'"),
+        (&["audit", "--compose", "x"], 2, "vestibule audit is not built into this version"),
+        (&["import", "nginx"], 2, "vestibule import is not built into this version"),
         (&["serve", "--http3"], 2, "unexpected argument '--http3'"),
         (&["up", "--domain", "app.localhost"], 2, "--to <TARGET>"),
     ] {

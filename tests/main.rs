@@ -31,6 +31,7 @@ mod limits;
 mod listener;
 mod monitoring;
 mod observing;
+mod operations;
 mod outsider;
 mod proxying;
 mod reload;

@@ -68,7 +68,7 @@ pub async fn run(
     let answers = Rc::new(Answers(shared));
     let store = match store {
         Some(store) => store,
-        None => opened(&live, &mut commands).await,
+        None => opened(&live, &mut commands, &progress).await,
     };
     let pace = Rc::new(RefCell::new(recalled(&store).await));
     let (states, swept) = (HashMap::new(), Swept::default());
@@ -76,9 +76,13 @@ pub async fn run(
     loop {
         let snapshot = manager.live.load();
         match manager.common(&snapshot).await {
-            Ok(common) => manager.watch(&snapshot, &Rc::new(common)).await,
+            Ok(common) => {
+                manager.progress.set_stopped(None);
+                manager.watch(&snapshot, &Rc::new(common)).await;
+            }
             Err(problem) => {
                 tracing::error!(problem, "certificates cannot be looked after; read again in a minute");
+                manager.progress.set_stopped(Some(problem.clone()));
                 manager.rest(&snapshot, &problem).await;
             }
         }
@@ -107,7 +111,7 @@ fn restore(store: &Store, snapshot: &Snapshot) {
 }
 
 /// Waits for a configuration with a site whose certificate comes from a CA, and opens the store for it.
-async fn opened(live: &Live, commands: &mut mpsc::Receiver<Command>) -> Arc<Store> {
+async fn opened(live: &Live, commands: &mut mpsc::Receiver<Command>, progress: &Progress) -> Arc<Store> {
     loop {
         let snapshot = live.load();
         let (mut why, mut wait) = ("no site has a certificate from a CA".to_owned(), LOOK);
@@ -115,6 +119,7 @@ async fn opened(live: &Live, commands: &mut mpsc::Receiver<Command>) -> Arc<Stor
             Ok(Ok(Some(store))) => return store,
             Ok(Err(problem)) => {
                 tracing::error!(problem, "the store of certificates cannot be used; tried again in a minute");
+                progress.set_stopped(Some(problem.clone()));
                 (why, wait) = (problem, TICK.unsigned_abs());
             }
             _ => {}

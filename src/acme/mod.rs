@@ -20,6 +20,7 @@
 //! - `preflight`: a look of our own at the names, which warns
 //! - `program`: programs of other people's, run to their end
 //! - `failure`: what can go wrong, and which of it passes by itself
+//! - `unusable`: what in the configuration would keep every certificate from being looked after
 
 mod account;
 mod ari;
@@ -43,7 +44,10 @@ mod settings;
 mod solve;
 pub mod store;
 mod tend;
+mod unusable;
 mod watchful;
+
+pub use unusable::unusable;
 
 use crate::config::model::{Acme, Dns};
 
@@ -70,7 +74,7 @@ pub fn check_notices(acme: &Acme) -> (Result<(), String>, Result<(), String>) {
 ///
 /// # Errors
 /// What is wrong with the file.
-pub fn check_ca_root(acme: &Acme) -> Result<(), String> {
+fn check_ca_root(acme: &Acme) -> Result<(), String> {
     settings::trust(acme).map(drop)
 }
 
@@ -79,6 +83,6 @@ pub fn check_ca_root(acme: &Acme) -> Result<(), String> {
 ///
 /// # Errors
 /// What is wrong, and what to do.
-pub fn check_dns(dns: &Dns) -> Result<(), String> {
+fn check_dns(dns: &Dns) -> Result<(), String> {
     solve::dns01::Dns::of(dns)?.check()
 }

@@ -20,6 +20,8 @@ struct Book {
     doing: HashMap<RecordId, Doing>,
     /// Those for which the CA's limits leave no room before then.
     held: HashMap<RecordId, OffsetDateTime>,
+    /// Why none is looked after just now.
+    stopped: Option<String>,
 }
 
 /// What is being done for one.
@@ -51,6 +53,15 @@ impl Progress {
     /// Until when the CA's limits keep the certificate from being ordered.
     pub fn held(&self, id: &RecordId) -> Option<OffsetDateTime> {
         self.book().held.get(id).copied()
+    }
+
+    /// Why no certificate is looked after just now; None where they are.
+    pub fn stopped(&self) -> Option<String> {
+        self.book().stopped.clone()
+    }
+
+    pub(super) fn set_stopped(&self, why: Option<String>) {
+        self.book().stopped = why;
     }
 
     /// Begins with the certificate of these names.

@@ -78,13 +78,20 @@ impl CaSettings {
     }
 }
 
-fn binding(eab: &Eab) -> Result<Binding, String> {
+/// The account at the CA, with its key. Reads the disk.
+///
+/// # Errors
+/// The key cannot be read, or is none.
+pub(super) fn binding(eab: &Eab) -> Result<Binding, String> {
+    let wrong = |what: String| format!("{}: the key of the binding {} {what}", eab.hmac.source, eab.key_id);
     let text = eab.hmac.read()?;
     // CAs give it with padding or without.
     let text: Vec<u8> =
         text.into_iter().filter(|octet| !octet.is_ascii_whitespace() && *octet != b'=').collect();
-    let hmac = BASE64_URL_SAFE_NO_PAD
-        .decode(text)
-        .map_err(|error| format!("the key of the binding {} is not base64url: {error}", eab.key_id))?;
+    let hmac =
+        BASE64_URL_SAFE_NO_PAD.decode(text).map_err(|error| wrong(format!("is not base64url: {error}")))?;
+    if hmac.is_empty() {
+        return Err(wrong("is empty; write it as the CA gives it".to_owned()));
+    }
     Ok(Binding { key_id: eab.key_id.clone(), hmac })
 }

@@ -31,6 +31,9 @@ pub struct Certificate {
     pub next: Option<Next>,
     /// What failed since the last success.
     pub failure: Option<Failure>,
+    /// What is wrong beyond that: nobody looks after it, or what should take its place is no use.
+    #[serde(default)]
+    pub trouble: Option<String>,
     /// The names that the certificate in use is without, as they were refused.
     #[serde(default)]
     pub lacks: Vec<String>,
@@ -46,6 +49,13 @@ pub struct Certificate {
     pub explanation: Option<String>,
     /// What happened to it, the oldest first.
     pub history: Vec<Event>,
+}
+
+impl Certificate {
+    /// Whether there is nothing to do for a person, as far as anybody has tried.
+    pub fn is_well(&self) -> bool {
+        self.failure.is_none() && self.trouble.is_none()
+    }
 }
 
 /// What is being done.

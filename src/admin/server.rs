@@ -23,6 +23,7 @@ use super::leases::{LeaseWish, LeasesTold};
 use super::upstreams::decoded;
 use super::web;
 use super::{Ask, Leaving, PAUSE};
+use crate::config::model::Admin;
 
 /// Why the socket could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +35,7 @@ pub enum SocketError {
     #[error("[admin] socket: {} is there already and is not a socket", .0.display())]
     NotASocket(PathBuf),
     /// The file system said no.
-    #[error("[admin] socket: {}: {source}{}", path.display(), hint(source))]
+    #[error("[admin] socket: {}: {source}{}", path.display(), hint(path, source))]
     Io {
         /// The socket.
         path: PathBuf,
@@ -44,8 +45,13 @@ pub enum SocketError {
 }
 
 /// What to do about it.
-fn hint(source: &io::Error) -> &'static str {
+fn hint(path: &Path, source: &io::Error) -> &'static str {
     match source.kind() {
+        io::ErrorKind::PermissionDenied
+            if path == Admin::default_socket() && std::env::var_os("XDG_RUNTIME_DIR").is_none() =>
+        {
+            "; XDG_RUNTIME_DIR is not set: name a place for it with [admin] socket"
+        }
         io::ErrorKind::PermissionDenied => {
             "; its directory must belong to the user that the edge runs as: chown it, or name another socket"
         }

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 
-use super::{Failure, RunningEdge, files, print};
+use super::{Failure, Format, RunningEdge, files, print, print_json};
 use crate::admin::certificates::{Certificate, Certificates, Told, Wish};
 use crate::admin::client::{self, ClientError};
 use crate::config;
@@ -27,8 +27,11 @@ const LOOK: Pause = Pause::from_millis(500);
 const WIDEST: usize = 44;
 
 /// `vestibule certs list`
-pub(super) fn list(edge: &RunningEdge) -> Result<(), Failure> {
+pub(super) fn list(edge: &RunningEdge, format: Format) -> Result<(), Failure> {
     let (certificates, note) = known(edge)?;
+    if format == Format::Json {
+        return print_json(&Certificates { certificates });
+    }
     let now = OffsetDateTime::now_utc();
     print(&(table(&by_urgency(certificates, now), now) + note))
 }
@@ -137,7 +140,7 @@ fn is_for(certificate: &Certificate, name: &HostPattern) -> bool {
 fn by_urgency(mut certificates: Vec<Certificate>, now: OffsetDateTime) -> Vec<Certificate> {
     certificates.sort_by_key(|each| {
         let ends = moment(each.not_after.as_deref());
-        let is_well = each.failure.is_none() && ends.is_some_and(|at| now < at);
+        let is_well = each.is_well() && ends.is_some_and(|at| now < at);
         (is_well, ends)
     });
     certificates
@@ -182,6 +185,7 @@ fn columns(certificate: &Certificate, now: OffsetDateTime) -> [String; 4] {
         _ if certificate.doing.is_some() => doing(certificate, now).unwrap_or_default(),
         (Some(next), _) => format!("{}: {}", relative(&next.at, now), next.why),
         (None, "files") => "when its files change".to_owned(),
+        (None, _) if certificate.trouble.is_some() => String::new(),
         (None, _) => "now".to_owned(),
     };
     [names, issuer.to_owned(), expires, next]
@@ -195,6 +199,9 @@ fn doing(certificate: &Certificate, now: OffsetDateTime) -> Option<String> {
 }
 
 fn trouble(certificate: &Certificate) -> Option<String> {
+    if certificate.trouble.is_some() {
+        return certificate.trouble.clone();
+    }
     let failure = certificate.failure.as_ref()?;
     let names: Vec<String> = failure.names.iter().map(|(name, why)| format!("{name}: {why}")).collect();
     Some(if names.is_empty() { failure.error.clone() } else { names.join("; ") })
@@ -206,7 +213,7 @@ fn count(certificates: &[Certificate], now: OffsetDateTime) -> String {
     let parts = [
         (count(&|each| each.issuer.is_none()), "missing"),
         (count(&expired), "expired"),
-        (count(&|each| each.failure.is_some()), "failing"),
+        (count(&|each| !each.is_well()), "failing"),
     ];
     let all = certificates.len();
     let noun = if all == 1 { "certificate" } else { "certificates" };
@@ -240,6 +247,7 @@ fn page(certificate: &Certificate, now: OffsetDateTime) -> String {
     }
     line("explanation", certificate.explanation.as_deref().unwrap_or_default());
     line("order", certificate.order.as_deref().unwrap_or_default());
+    line("wrong", certificate.trouble.as_deref().unwrap_or_default());
     if let Some(failure) = &certificate.failure {
         line("failed", &format!("{} in a row: {}", failure.tries, failure.error));
         for (name, why) in &failure.names {

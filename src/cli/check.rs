@@ -9,8 +9,8 @@ use crate::acme;
 use crate::acme::store::{self, Seal};
 use crate::addr::Gate;
 use crate::config::model::{
-    AccessLog, Action, Certificate, Config, DnsProvider, FileCache, Files, Place, Rate, Route, RowId, Secret,
-    Site, Webhook,
+    AccessLog, Action, Certificate, Config, FileCache, Files, Place, Rate, Route, RowId, Secret, Site,
+    Webhook,
 };
 use crate::config::problem::{Problem, Problems, render};
 use crate::config::{self, Loaded, show_duration};
@@ -28,7 +28,11 @@ pub(super) fn run(config: ConfigFile) -> Result<(), Failure> {
     }
     let shared = Shared::new().map_err(Failure::new)?;
     let (read, mut more) = Snapshot::check(&loaded, &shared);
-    let read = read.into_iter().chain(secrets(&loaded)).chain(homeless_log(&loaded));
+    let read = read
+        .into_iter()
+        .chain(runtime::unreadable(&loaded))
+        .chain(secrets(&loaded))
+        .chain(homeless_log(&loaded));
     // What was not read in the first place is nothing to say more about.
     let known: Vec<Place> = problems.iter().map(|problem| problem.place.clone()).collect();
     problems.extend(read.filter(|problem| !known.contains(&problem.place)));
@@ -46,23 +50,10 @@ fn secrets(loaded: &Loaded) -> Vec<Problem> {
     if !config.asks_a_ca() {
         return Vec::new();
     }
-    let wrong = |secret: &Secret, use_it: &dyn Fn(&[u8]) -> Result<(), String>| {
-        let message = secret.read().and_then(|bytes| use_it(&bytes)).err()?;
-        Some(Problem::new(secret.place.clone(), message, ""))
+    let seal = |secret: &Secret| {
+        let sealed = secret.read().and_then(|key| Seal::new(&key).map_err(|error| error.to_string()));
+        Some(Problem::new(secret.place.clone(), sealed.err()?, ""))
     };
-    let key =
-        config.store.key.iter().filter_map(|key| {
-            wrong(key, &|bytes| Seal::new(bytes).map(drop).map_err(|error| error.to_string()))
-        });
-    let dns = config.acme.dns.iter().filter_map(|dns| {
-        let place = match &dns.provider {
-            DnsProvider::Rfc2136 { key: secret, .. } | DnsProvider::Cloudflare { token: secret, .. } => {
-                secret.place.clone()
-            }
-            DnsProvider::Exec { .. } => loaded.place("acme", "dns"),
-        };
-        Some(Problem::new(place, acme::check_dns(dns).err()?, ""))
-    });
     let (hook, webhook) = acme::check_notices(&config.acme);
     let place = |key: &str| loaded.place("acme", key);
     let webhook_at = match &config.acme.webhook {
@@ -71,14 +62,7 @@ fn secrets(loaded: &Loaded) -> Vec<Problem> {
     };
     let notices = [(hook, place("hook")), (webhook, webhook_at)];
     let notices = notices.into_iter().filter_map(|(end, place)| Some(Problem::new(place, end.err()?, "")));
-    let bindings = config.acme.cas.iter().filter_map(|ca| ca.eab.as_ref());
-    let ca_root = acme::check_ca_root(&config.acme).err();
-    let ca_root = ca_root.map(|why| Problem::new(place("ca_root"), why, ""));
-    key.chain(ca_root)
-        .chain(bindings.filter_map(|eab| wrong(&eab.hmac, &|_| Ok(()))))
-        .chain(dns)
-        .chain(notices)
-        .collect()
+    config.store.key.iter().filter_map(seal).chain(acme::unusable(loaded)).chain(notices).collect()
 }
 
 /// An access log that could not be opened. One that is named relatively may be opened from another directory.

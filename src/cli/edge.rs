@@ -64,10 +64,10 @@ fn table(status: &Status) -> String {
         let note = if status.maintenance.contains(site) { " (in maintenance)" } else { "" };
         line("site", &format_args!("{site}{note}"));
     }
+    for target in merged(status.upstreams.iter().flat_map(|upstream| &upstream.targets)) {
+        line("upstream", &shown(&target));
+    }
     for upstream in &status.upstreams {
-        for target in &upstream.targets {
-            line("upstream", &shown(target));
-        }
         if upstream.waiting > 0 {
             line("waiting", &format_args!("{} requests for {}", upstream.waiting, upstream.name));
         }
@@ -76,6 +76,21 @@ fn table(status: &Status) -> String {
         line("upgrade", upgrade);
     }
     text
+}
+
+/// What several sites share stands once, with what it does for all of them.
+fn merged<'a>(all: impl Iterator<Item = &'a TargetStatus>) -> Vec<TargetStatus> {
+    let mut merged: Vec<TargetStatus> = Vec::new();
+    for status in all {
+        let same = |known: &&mut TargetStatus| {
+            TargetStatus { busy: 0, ..(**known).clone() } == TargetStatus { busy: 0, ..status.clone() }
+        };
+        match merged.iter_mut().find(same) {
+            Some(known) => known.busy += status.busy,
+            None => merged.push(status.clone()),
+        }
+    }
+    merged
 }
 
 /// One address of an upstream in one line.
@@ -186,5 +201,19 @@ waiting       3 requests for django:8000, 10.0.0.9:8000
 upgrade       failed
 ";
         assert_eq!(table(&status), expected);
+    }
+
+    #[test]
+    fn what_two_sites_share_is_one_line() {
+        let target = |state: &str, busy| TargetStatus {
+            target: "django:8000".into(),
+            address: Some("10.0.0.5:8000".into()),
+            state: state.into(),
+            busy,
+            since: None,
+            error: None,
+        };
+        let all = [target("up", 2), target("up", 3), target("down", 0)];
+        assert_eq!(merged(all.iter()), [target("up", 5), target("down", 0)]);
     }
 }

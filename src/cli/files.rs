@@ -24,11 +24,11 @@ pub(super) fn default_config() -> Option<PathBuf> {
     CONFIGS.map(Path::new).into_iter().find(|path| path.exists()).map(Path::to_owned)
 }
 
-/// The running edge's socket.
+/// The running edge's socket. The file that names it may be wrong in any other way: it is then that the edge is asked.
 pub(super) fn socket(edge: &RunningEdge) -> Result<PathBuf, Failure> {
     match (&edge.socket, &edge.config) {
         (Some(socket), _) => Ok(socket.clone()),
-        (None, Some(config)) => Ok(config::load(config)?.config.admin.socket),
+        (None, Some(config)) => Ok(config::admin_socket(config)?),
         (None, None) => Ok(Admin::default_socket()),
     }
 }

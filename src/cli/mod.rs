@@ -21,6 +21,7 @@ mod matrix;
 mod serve;
 mod up;
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -32,6 +33,9 @@ use clap::{Args, Parser, Subcommand};
 /// Runs the command that the process's arguments name. 0: done; 1: the answer is no; 2: what was asked or written is
 /// wrong, and nothing has changed.
 pub fn run() -> ExitCode {
+    if let Some(failure) = unbuilt(std::env::args_os().nth(1).as_deref()) {
+        return told(&failure);
+    }
     let done = match Cli::parse().command {
         Command::Serve(config) => serve::run(config),
         Command::Up(arguments) => up::run(&arguments),
@@ -44,8 +48,8 @@ pub fn run() -> ExitCode {
         Command::Drain { upstream, undo, edge } => edge::drain(&upstream, undo, &edge),
         Command::Explain { id, edge, format } => explain::run(&id, &edge, format),
         Command::Maintenance { turn, site, edge } => maintenance::run(turn == Turn::On, &site, &edge),
-        Command::Certs { command, edge } => match command.unwrap_or(Certs::List(edge)) {
-            Certs::List(edge) => certificates::list(&edge),
+        Command::Certs { command, list } => match command.unwrap_or(Certs::List(list)) {
+            Certs::List(Listed { edge, format }) => certificates::list(&edge, format),
             Certs::Show(Named { name, edge }) => certificates::show(&name, &edge),
             Certs::Renew(Named { name, edge }) => certificates::wish(Wish::Renew, &name, &edge),
             Certs::Revoke(Named { name, edge }) => certificates::wish(Wish::Revoke, &name, &edge),
@@ -56,13 +60,20 @@ pub fn run() -> ExitCode {
         Command::Man { page, all } => manual::man(page.as_deref(), all.as_deref()),
         Command::Schema => manual::schema(),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            let _ = io::stderr().write_all(failure.text.as_bytes());
-            ExitCode::from(failure.code)
-        }
-    }
+    done.map_or_else(|failure| told(&failure), |()| ExitCode::SUCCESS)
+}
+
+fn told(failure: &Failure) -> ExitCode {
+    let _ = io::stderr().write_all(failure.text.as_bytes());
+    ExitCode::from(failure.code)
+}
+
+/// What pages of ours name and this version has not.
+fn unbuilt(command: Option<&OsStr>) -> Option<Failure> {
+    let command = command?.to_str()?;
+    ["audit", "import"]
+        .contains(&command)
+        .then(|| Failure::new(format_args!("vestibule {command} is not built into this version")))
 }
 
 /// The answer is no.
@@ -172,7 +183,7 @@ enum Command {
         #[command(subcommand)]
         command: Option<Certs>,
         #[command(flatten)]
-        edge: RunningEdge,
+        list: Listed,
     },
     /// Print what a shell needs to complete the commands
     Completions {
@@ -196,7 +207,7 @@ enum Certs {
     /// List every certificate: names, issuer, expiry, when it is renewed and why, what failed
     ///
     /// Asks the running edge; where none runs, shows what the store of the configuration has.
-    List(RunningEdge),
+    List(Listed),
     /// Show everything about the certificate for a name
     Show(Named),
     /// Have the running edge order a new certificate for a name, now
@@ -216,6 +227,16 @@ enum Certs {
 enum Turn {
     On,
     Off,
+}
+
+/// All certificates.
+#[derive(Debug, Args)]
+struct Listed {
+    #[command(flatten)]
+    edge: RunningEdge,
+    /// For a person, or for a program
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
 }
 
 /// A certificate by one of its names.
@@ -372,7 +393,8 @@ struct UpArguments {
     /// Listen on every address of the machine
     #[arg(long)]
     public: bool,
-    /// The socket for `vestibule status` and `reload` [default: up-PID.sock, where an edge's own would be]
+    /// The socket for `vestibule status` and `reload` [default: up-PID.sock, where an edge's own would be, or
+    /// in the user's data directory where there is no such place]
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
 }

@@ -31,7 +31,11 @@ fn name(typed: &str) -> Result<HostPattern, Failure> {
 
 /// A socket of its own, so that several may run.
 fn own_socket() -> PathBuf {
-    Admin::default_socket().with_file_name(format!("up-{}.sock", std::process::id()))
+    let usual = Admin::default_socket();
+    // A user who has not logged in has no directory below /run/user.
+    let has_home = usual.ancestors().nth(2).is_some_and(Path::is_dir);
+    let beside = if has_home { usual } else { files::up_store() };
+    beside.with_file_name(format!("up-{}.sock", std::process::id()))
 }
 
 fn has_ipv6() -> bool {

@@ -3,12 +3,12 @@
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use toml::Spanned;
 
-use super::model::{Config, Place};
+use super::model::{Admin, Config, Place};
 use super::problem::{Lines, Problem, Problems, SourceText, render};
 use super::raw::{Report, Table};
 use super::{schema, syntax, validate};
@@ -50,6 +50,29 @@ pub fn load(path: &Path) -> Result<Loaded, Problems> {
 /// not about. The error is of a file that cannot be read, or is too broken to look on.
 pub fn inspect(path: &Path) -> Result<(Loaded, Vec<Problem>), Problems> {
     judge(text(path)?, path)
+}
+
+/// The `[admin] socket` of a file, whatever else is wrong with it or with what it names: a running edge is asked there.
+///
+/// # Errors
+/// The file cannot be read, or is too broken to tell.
+pub fn admin_socket(path: &Path) -> Result<PathBuf, Problems> {
+    let text = text(path)?;
+    let document = syntax::parse(&text);
+    let typed = document.root.get("admin").and_then(|admin| admin.get_ref().as_table()?.get("socket"));
+    let told = match typed.map(|typed| typed.get_ref().as_str().unwrap_or_default()) {
+        Some("") => Err("[admin] socket is not a path, so that nobody knows the running edge's"),
+        Some(socket) => Ok(PathBuf::from(socket)),
+        // It may stand where nothing could be read.
+        None if !document.sound => Err("this is not TOML, so that nobody knows the running edge's socket"),
+        None => Ok(Admin::default_socket()),
+    };
+    told.map_err(|message| {
+        // The text may have secrets in it, and is not shown.
+        let source = SourceText { file: path.to_owned(), text: String::new() };
+        let help = "name the socket with --socket PATH; `vestibule check` says what is wrong with the file";
+        Problems::new(Arc::new(source), vec![Problem::new(Place::default(), message, help)])
+    })
 }
 
 fn text(path: &Path) -> Result<String, Problems> {

@@ -18,6 +18,6 @@ mod syntax;
 mod units;
 mod validate;
 
-pub use load::{Loaded, inspect, load, parse};
+pub use load::{Loaded, admin_socket, inspect, load, parse};
 pub(crate) use units::{duration as read_duration, show_duration, show_size};
 pub(crate) use validate::{read_bounded, read_source};

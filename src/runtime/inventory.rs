@@ -30,8 +30,12 @@ pub(super) fn running(snapshot: &Snapshot, progress: &Progress) -> Certificates 
         let doing = doing.map(|doing| Doing { step: doing.step, since: text(doing.since) });
         let held = id.and_then(|id| progress.held(&id)).filter(|until| OffsetDateTime::now_utc() < *until);
         let held = held.map(|until| Next { at: text(until), why: "the CA's limits".to_owned() });
+        let trouble = trouble(site, in_use.trouble.as_deref(), progress);
         let known = certificate(source(site), in_use, record);
-        Certificate { doing, next: held.or(known.next.clone()), ..known }
+        // What nobody looks after has no next time.
+        let stopped = stored && progress.stopped().is_some();
+        let next = held.or(known.next.clone()).filter(|_| !stopped);
+        Certificate { doing, next, trouble, ..known }
     });
     Certificates { certificates: certificates.collect() }
 }
@@ -122,6 +126,16 @@ fn source(site: &model::Site) -> &'static str {
         model::Certificate::Acme => "acme",
         model::Certificate::Internal => "internal",
         model::Certificate::Files { .. } => "files",
+    }
+}
+
+/// What is wrong beside orders that fail. `kept` is why the certificate in use is still the one before.
+fn trouble(site: &model::Site, kept: Option<&str>, progress: &Progress) -> Option<String> {
+    match (&site.certificate, kept) {
+        (model::Certificate::Internal, Some(why)) => Some(format!("it cannot be renewed: {why}")),
+        (_, Some(why)) => Some(format!("its files are wrong, and the ones before stay in use: {why}")),
+        (model::Certificate::Acme, None) => progress.stopped().map(|why| format!("not looked after: {why}")),
+        _ => None,
     }
 }
 

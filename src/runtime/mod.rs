@@ -26,5 +26,5 @@ mod upstreams;
 mod window;
 mod workers;
 
-pub use privileges::{DropError, assume, is_root};
+pub use privileges::{DropError, assume, is_root, unreadable};
 pub use server::{Origin, Ready, RunError, run};

@@ -1,14 +1,18 @@
 //! Becoming an ordinary user once the ports are bound, for good.
 
+use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, lchown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::unistd::{Uid, User, initgroups, setgid, setuid};
+use nix::unistd::{AccessFlags, Uid, User, access, initgroups, setgid, setuid};
+
+use crate::config::Loaded;
+use crate::config::problem::Problem;
 
 /// Why the edge could not become the user that `[process] user` names.
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +93,24 @@ impl Target {
 /// There is no such user, or only root can become it.
 pub fn assume(user: Option<&str>) -> Result<(), DropError> {
     Target::find(user)?.map_or(Ok(()), |target| target.become_it())
+}
+
+/// Files that every reload reads again, and that the user whom root was given up for cannot read.
+pub fn unreadable(loaded: &Loaded) -> Vec<Problem> {
+    let config = &loaded.config;
+    let Some(user) = &config.process.user else { return Vec::new() };
+    let lists = config.source_files.iter().map(|file| &file.path);
+    let doors =
+        config.sites.iter().flat_map(|site| &site.routes).filter_map(|route| route.policy.auth.as_ref());
+    let files = std::iter::once(&loaded.source.file).chain(lists).chain(doors.map(|door| &door.file));
+    // Asked without opening, for a pipe would be waited for.
+    let denied = |path: &&PathBuf| access(*path, AccessFlags::R_OK) == Err(Errno::EACCES);
+    let denied: BTreeSet<&PathBuf> = files.filter(denied).collect();
+    let problem = |path: &PathBuf| {
+        let message = format!("{}: \"{user}\" cannot read it, as every reload has to", path.display());
+        Problem::new(loaded.place("process", "user"), message, "let it read the file and enter its directory")
+    };
+    denied.into_iter().map(problem).collect()
 }
 
 /// Whether the process is root.

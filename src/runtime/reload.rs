@@ -8,6 +8,7 @@ use super::difference::{add_pages, difference, keep_fixed};
 use super::listeners::Prepared;
 use super::maintenance;
 use super::server::{Edge, warn};
+use super::start::snapshot;
 use crate::admin::listen::{self, Listener};
 use crate::admin::{Difference, Reloaded};
 use crate::config::model::{Bind, Config, Listen, Row};
@@ -66,7 +67,7 @@ impl Edge {
         let source = Arc::clone(&loaded.source);
         let (shared, before) = (Arc::clone(&self.shared), Arc::clone(&old));
         let (snapshot, more) = off_thread(move || {
-            let built = Snapshot::build(loaded, Some(&old), &shared, port)?;
+            let built = snapshot(loaded, Some(&old), &shared, port)?;
             // Its sites begin as those that run are.
             maintenance::look(&built.0, false);
             Ok::<_, Problems>(built)

@@ -351,12 +351,12 @@ fn certificates(text: &mut Text, certificates: &[Certificate]) {
         "When the edge will next try to renew a certificate",
         &|certificate| certificate.next.as_ref().map(|next| unix(&next.at)),
     );
-    let is_ordered = |certificate: &Certificate| certificate.source == "acme";
     gauge(
         "vestibule_certificate_last_attempt_successful",
-        "1 where the last attempt to obtain a certificate from a CA did not fail",
-        &|certificate| is_ordered(certificate).then(|| certificate.failure.is_none().into()),
+        "1 where the last attempt to obtain a certificate, or to read its files, did not fail",
+        &|certificate| Some(certificate.is_well().into()),
     );
+    let is_ordered = |certificate: &Certificate| certificate.source == "acme";
     gauge(
         "vestibule_certificate_names_lacking",
         "How many names the certificate in use is without, as they were refused when it was ordered",

@@ -21,12 +21,14 @@ use super::server::{Edge, Origin, RunError, system, warn};
 use super::signals::Signals;
 use super::sources::Moving;
 use super::workers::Workers;
+use crate::acme;
 use crate::acme::import::Lineages;
 use crate::acme::manager;
 use crate::admin::listen::{self, Desk, Listener};
 use crate::admin::server::Server;
 use crate::admin::{Ask, Leaving};
 use crate::config::model::{Action, Bind, Config, Log, Route};
+use crate::config::problem::{Problem, Problems};
 use crate::config::{self, Loaded};
 use crate::files;
 use crate::net::inherit::Given;
@@ -183,7 +185,7 @@ fn first_snapshot(
     let moving = Moving::load(&loaded.config);
     moving.settle(&mut loaded.config);
     let port = |bind| sockets.listeners.port(&sockets.prepared, bind);
-    let (snapshot, warnings) = Snapshot::build(loaded, None, shared, port)?;
+    let (snapshot, warnings) = snapshot(loaded, None, shared, port)?;
     warn(&warnings);
     warn_of_memory(&snapshot.config);
     maintenance::look(&snapshot, true);
@@ -194,6 +196,24 @@ fn first_snapshot(
         upstream.obey_drained();
     }
     Ok((Live::new(snapshot), moving))
+}
+
+/// [`Snapshot::build`], which refuses as well what would keep certificates from being looked after, and what would keep
+/// the first reload from being taken.
+pub(super) fn snapshot(
+    loaded: Loaded,
+    previous: Option<&Snapshot>,
+    shared: &Arc<Shared>,
+    port: impl Fn(Bind) -> u16,
+) -> Result<(Snapshot, Vec<Problem>), Problems> {
+    let (source, mut problems) = (Arc::clone(&loaded.source), acme::unusable(&loaded));
+    if previous.is_none() {
+        problems.extend(privileges::unreadable(&loaded));
+    }
+    let built = Snapshot::build(loaded, previous, shared, port);
+    problems.extend(built.as_ref().err().iter().flat_map(|more| more.list()).cloned());
+    Problems::check(&source, problems)?;
+    built
 }
 
 /// Takes up what another process has at `path`, or makes it. Returns where that process has it elsewhere.

@@ -79,7 +79,7 @@ impl SiteTls {
         let now = OffsetDateTime::now_utc();
         let Made { answer, facts } = recipe.make(now, &Answer::Slots(Slots::new(site)))?;
         let warnings = facts.warnings(&answer, now);
-        let state = Mutex::new(State { stamps, facts, said: now });
+        let state = Mutex::new(State { stamps, facts, said: now, wrong: Vec::new() });
         Ok(Loaded { tls: Arc::new(Self { recipe, answer: ArcSwap::from_pointee(answer), state }), warnings })
     }
 
@@ -150,10 +150,10 @@ impl SiteTls {
 
     /// What is in use, and what is missing, for the reports.
     pub fn in_use(&self) -> Vec<InUse> {
-        let renew_at = self.state().facts.renew_at;
+        let (renew_at, trouble) = self.state().told();
         let in_use = |names: &[HostPattern], served: Option<&Served>| {
             let identity = served.and_then(Served::identity).map_or_else(InUse::default, InUse::from);
-            InUse { names: names.to_vec(), renew_at, ..identity }
+            InUse { names: names.to_vec(), renew_at, trouble: trouble.clone(), ..identity }
         };
         match &**self.answer.load() {
             Answer::One(served) => vec![in_use(&self.recipe.names, Some(served))],
@@ -192,11 +192,13 @@ impl SiteTls {
             Ok(Made { answer, facts }) => {
                 state.said = now;
                 state.facts = facts;
+                state.wrong.clear();
                 self.answer.store(Arc::new(answer));
                 Refresh::Reloaded
             }
             Err(problems) => {
                 state.facts.renew_at = state.facts.renew_at.map(|_| now + RETRY);
+                state.wrong.clone_from(&problems);
                 Refresh::Kept(problems)
             }
         }
@@ -256,6 +258,8 @@ pub struct InUse {
     pub validity: Option<(OffsetDateTime, OffsetDateTime)>,
     /// When the edge's own CA makes another.
     pub renew_at: Option<OffsetDateTime>,
+    /// Why what should be in its place is not.
+    pub trouble: Option<String>,
     /// What its CA knows it by when asked when to renew it (RFC 9773 section 4.1).
     pub renewal_id: Option<String>,
 }
@@ -277,7 +281,7 @@ impl From<Identity> for InUse {
     fn from(identity: Identity) -> Self {
         let Identity { names, issuer, serial, validity, renewal_id } = identity;
         let validity = Some((validity.not_before, validity.not_after));
-        Self { names, issuer, serial, validity, renew_at: None, renewal_id }
+        Self { names, issuer, serial, validity, renew_at: None, trouble: None, renewal_id }
     }
 }
 
@@ -287,9 +291,17 @@ struct State {
     facts: Facts,
     /// Every expiry until then was told.
     said: OffsetDateTime,
+    /// What was wrong at the last change, where it was; what is in use is from before it.
+    wrong: Vec<TlsProblem>,
 }
 
 impl State {
+    /// When the edge's own CA makes another, and why what changed is not in use.
+    fn told(&self) -> (Option<OffsetDateTime>, Option<String>) {
+        let wrong: Vec<&str> = self.wrong.iter().map(|problem| problem.message.as_str()).collect();
+        (self.facts.renew_at, Some(wrong.join("; ")).filter(|_| !wrong.is_empty()))
+    }
+
     fn expiry(&mut self, answer: &Answer, now: OffsetDateTime) -> Refresh {
         let due = |validity: &Validity| self.said <= validity.not_after && validity.not_after < now;
         let first = answer.validities().into_iter().filter(due).min_by_key(|validity| validity.not_after);

@@ -38,7 +38,7 @@ pub(super) fn masthead(html: &mut Html, view: &View) {
 fn contents(html: &mut Html, view: &View) {
     let members = || view.upstreams.iter().flat_map(|upstream| &upstream.members);
     let down = members().filter(|member| !member.well).count();
-    let failing = view.certificates.iter().filter(|certificate| certificate.failure.is_some()).count();
+    let failing = view.certificates.iter().filter(|certificate| !certificate.is_well()).count();
     html.raw("<nav aria-label=\"On this page\">");
     for (id, title, count, bad, what) in [
         ("sites", "Sites", view.sites.len(), 0, ""),

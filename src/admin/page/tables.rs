@@ -149,7 +149,7 @@ pub(super) fn certificates(html: &mut Html, view: &View) {
     open(html, "certificates", "Certificates");
     calendar(html, &view.certificates, view.now);
     let mut sorted: Vec<&Certificate> = view.certificates.iter().collect();
-    sorted.sort_by_key(|certificate| (certificate.failure.is_none(), certificate.not_after.clone()));
+    sorted.sort_by_key(|certificate| (certificate.is_well(), certificate.not_after.clone()));
     head(html, "Certificates, the most urgent first", &["Names", "Issuer", "Ends", "Next"]);
     for certificate in sorted.into_iter().take(ROWS) {
         one(html, certificate, view.now);
@@ -193,6 +193,9 @@ fn one(html: &mut Html, certificate: &Certificate, now: OffsetDateTime) {
     }
     if let Some(failure) = &certificate.failure {
         put!(html; " <span class=\"bad why\">failed " (counted(failure.tries as usize, "time")) ": " (failure.error) "</span>");
+    }
+    if let Some(trouble) = &certificate.trouble {
+        put!(html; " <span class=\"bad why\">" (trouble) "</span>");
     }
     html.raw("</td></tr>");
 }

@@ -65,7 +65,9 @@ fn listen(table: &Table<'_>, ports: &Ports, sources: &Sources) -> Option<Listen>
     }
     let port = address.port();
     let bind = if address.ip().is_unspecified() { Bind::All(port) } else { Bind::One(address) };
-    if let Some(row) = ports.at(bind).filter(|_| port != 0) {
+    // The kernel prefers a socket of one address: a row for all would lose it.
+    let taken = ports.at(bind).or_else(|| ports.at(Bind::All(port)));
+    if let Some(row) = taken.filter(|_| port != 0) {
         value.refuse(format!("the row {row} of [ports] listens there"), "choose another port, as in 9180");
     }
     Some(Listen { bind, allow: listed, hosts })

@@ -313,7 +313,7 @@ pub static ERRORS: Table = Table {
             "maintenance_file",
             Path,
             Nothing,
-            "The site is in maintenance while this file exists; /srv/maintenance.on where there is a page for it",
+            "The site is in maintenance while this file exists. Where it is not named and there is a page for maintenance: exactly /srv/maintenance.on",
         ),
         key("maintenance_allow", Sources, Nothing, "Who is served all the same"),
     ],
