@@ -289,7 +289,7 @@ fn table() -> impl Strategy<Value = (String, Vec<Held>)> {
                 _ if key.contains("443") => "serve = \"https\"",
                 "80" => "serve = \"http\"",
                 "7000" => "forward = \"a:7000\"",
-                _ => "host = true",
+                _ => "host = true, exposed = true",
             };
             let _ = writeln!(text, "{key} = {{ {what}, allow = {allow:?}, deny = {deny:?} }}");
         }
