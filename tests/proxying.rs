@@ -102,6 +102,26 @@ fn head_has_no_body_and_keeps_the_connection() {
     assert_eq!((answer.status, answer.header("content-length"), answer.body.len()), (200, Some("7"), 0));
 }
 
+/// A worker runs through a stream that it does not send: whoever came next on its connection would wait for that.
+#[test]
+fn head_of_a_stream_gives_up_its_connection() {
+    let upstream = Upstream::start(|seen, stream| {
+        let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let body = if seen.method == "HEAD" { "" } else { "2\r\nok\r\n0\r\n\r\n" };
+        stream.write_all(format!("{head}{body}").as_bytes())?;
+        Ok(Then::Keep)
+    });
+    let edge = edge(&upstream);
+    let mut client = connect(&edge);
+    for _ in 0..2 {
+        client.send(format!("HEAD /x HTTP/1.1\r\nHost: {NAME}\r\n\r\n")).unwrap();
+        assert_eq!(client.any_response(false).unwrap().status, 200);
+        upstream.wait_open(0);
+        assert_eq!(client.get("/y").unwrap().text(), "ok");
+        assert_eq!(client.get("/y").unwrap().text(), "ok");
+    }
+}
+
 /// Each side waits for the other's half before it sends more: nothing on the way holds anything back.
 #[test]
 fn bodies_stream_both_ways_at_once() {

@@ -141,13 +141,26 @@ impl Ca {
                 format!("may not be used ({failure})"),
                 "if it was deactivated, move its file in the store's acme/accounts away, and a new one is made",
             ),
-            "externalAccountRequired" => {
-                ("needs a binding to a customer's account".to_owned(), "name it as [acme] eab")
-            }
+            "externalAccountRequired" => (
+                "needs a binding to a customer's account".to_owned(),
+                "name it as [acme] eab; `vestibule certs renew NAME` tries at once",
+            ),
             "userActionRequired" => (format!("needs a person ({failure})"), "follow the CA's link"),
             _ => return failure,
         };
         Failure::Account { directory: self.directory.clone(), what, fix }
+    }
+
+    /// The same of an account that is not there yet.
+    fn judge_new(&self, failure: Failure) -> Failure {
+        if self.binding.is_none() || !matches!(failure.kind(), "unauthorized" | "malformed") {
+            return self.judge(failure);
+        }
+        Failure::Account {
+            directory: self.directory.clone(),
+            what: format!("was not made ({failure})"),
+            fix: "look at the key of its `eab`; `vestibule certs renew NAME` tries at once",
+        }
     }
 
     async fn restore(&self, record: AccountRecord) -> Result<Account, Failure> {
@@ -172,6 +185,11 @@ impl Ca {
             }
             // Orders find the same, and make another account.
             Err(failure) if failure.kind() == "accountDoesNotExist" => Ok(account),
+            // The account is good all the same: a certificate must not wait for an address.
+            Err(failure) if matches!(failure.kind(), "invalidContact" | "unsupportedContact") => {
+                tracing::warn!(directory = self.directory, %failure, "the CA refuses the address in [acme] email, and keeps the one before");
+                Ok(account)
+            }
             Err(failure) => Err(self.judge(failure)),
         }
     }
@@ -185,7 +203,7 @@ impl Ca {
             let builder = Account::builder_with_http(Box::new(self.client.clone()));
             builder.create(&new, self.directory.clone(), binding.as_ref()).await
         });
-        let (account, credentials) = made.await.map_err(|failure| self.judge(failure))?;
+        let (account, credentials) = made.await.map_err(|failure| self.judge_new(failure))?;
         self.save(&credentials, self.contacts.clone()).await?;
         tracing::info!(directory = self.directory, account = account.id(), "an account was made");
         Ok(account)

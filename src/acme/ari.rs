@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 
+use instant_acme::Error;
 use time::{Duration, OffsetDateTime};
 use tokio::sync::Semaphore;
 
@@ -58,6 +59,7 @@ impl Tending {
                 );
                 hold_back(memory, UNCLEAR);
             }
+            Err(failure) if is_without(&failure) => hold_back(memory, UNCLEAR),
             Err(failure) => {
                 tracing::warn!(
                     certificate = %self.id, %failure,
@@ -78,6 +80,11 @@ impl Tending {
         let explanation = new.explanation.as_deref();
         tracing::info!(certificate = %self.id, from, to, explanation, "the CA suggests when to renew");
     }
+}
+
+/// Whether the CA tells nobody when to renew, as its directory says: no failure.
+fn is_without(failure: &Failure) -> bool {
+    matches!(failure, Failure::Ca { source, .. } if matches!(source.downcast_ref(), Some(Error::Unsupported(_))))
 }
 
 fn hold_back(memory: &RefCell<Memory>, wait: Duration) {

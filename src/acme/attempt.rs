@@ -300,7 +300,9 @@ impl Tending {
             retry.failures = retry.failures.max(4);
         }
         retry.staging_ok = false;
-        let at = renewal::retry_at(retry.failures, failure.retry_after(), self.id.as_str().as_bytes(), now);
+        // A CA that asks to be left alone is; another one need not be.
+        let asked = failure.retry_after().filter(|_| !self.is_a_ca_free(now));
+        let at = renewal::retry_at(retry.failures, asked, self.id.as_str().as_bytes(), now);
         retry.not_before = Some(at);
         retry.last_error = Some(failure.to_string());
         retry.per_name = match failure {
@@ -315,6 +317,12 @@ impl Tending {
         tracing::warn!(certificate = %self.id, names, %failure, failures, next_try = &next_try, "no certificate was obtained");
         self.tell_failure(&record, "no certificate was obtained", error, failures, next_try);
         at
+    }
+
+    /// Whether one of the CAs would take an order now.
+    fn is_a_ca_free(&self, now: OffsetDateTime) -> bool {
+        let mut pace = self.common.pace.borrow_mut();
+        self.common.cas.iter().any(|ca| pace.room(&ca.directory, now).is_ok())
     }
 
     fn tell_failure(&self, record: &Record, what: &str, error: String, failures: u32, next_try: String) {

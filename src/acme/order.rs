@@ -10,6 +10,7 @@ use std::time::Duration;
 use http::StatusCode;
 use instant_acme::{
     Account, AuthorizationStatus, CertificateIdentifier, Error, Identifier, NewOrder, Order, OrderStatus,
+    Problem,
 };
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use rustls::pki_types::CertificateDer;
@@ -25,6 +26,7 @@ use super::prove::{Looks, heard, read_authorizations, reason, told};
 use super::solve::dns01::Dns;
 use super::solve::{Answers, Method};
 use super::store::{Bundle, EventKind, PendingOrder, Record, Secret};
+use super::watchful::text;
 use crate::client::one_line;
 use crate::name::HostPattern;
 use crate::tls;
@@ -74,8 +76,7 @@ impl Job<'_> {
             None => self.begin(record, keep).await?,
         };
         let done = self.finish(&mut order, record, keep).await;
-        if done.as_ref().is_err_and(|failure| matches!(failure, Failure::Names(_) | Failure::Unfit(_))) {
-            // It can lead to nothing any more.
+        if done.as_ref().is_err_and(leads_nowhere) {
             record.order = None;
         }
         let (bundle, alternates) = done?;
@@ -256,7 +257,7 @@ impl Job<'_> {
         let Err(failure) = sent else { return Ok(None) };
         // It may have been heard all the same.
         let asked = self.look(order).await?;
-        if order.state().status == before { Err(failure) } else { Ok(asked) }
+        if order.state().status == before { Err(refused_names(failure)) } else { Ok(asked) }
     }
 
     /// Reads the order's state. Returns how long the CA asks to wait before the next look.
@@ -279,12 +280,20 @@ impl Job<'_> {
             .map_err(|why| Failure::Unfit(format!("the CA's certificate is not fit to be served: {why}")))?;
         let leaf = Leaf::read(&pem)
             .ok_or_else(|| Failure::Unfit("the CA's certificate does not parse".to_owned()))?;
+        let now = OffsetDateTime::now_utc();
+        if now < leaf.not_before || leaf.not_after <= now {
+            // It would take the place of a good one.
+            let (from, to) = (text(leaf.not_before), text(leaf.not_after));
+            return Err(Failure::Unfit(format!(
+                "the CA's certificate is valid from {from} to {to}, and not now"
+            )));
+        }
         Ok(Bundle {
             key_pem,
             chain_pem: pem,
             directory: self.ca.directory.clone(),
             profile: self.ca.profile.clone(),
-            issued: OffsetDateTime::now_utc(),
+            issued: now,
             not_before: leaf.not_before,
             not_after: leaf.not_after,
             ari_id: leaf.ari_id,
@@ -326,13 +335,18 @@ pub(super) fn certificate_identifier(id: &str) -> Option<CertificateIdentifier<'
 
 /// The names behind an order that the CA has given up.
 async fn invalid(order: &mut Order) -> Failure {
-    let mut failed = Vec::new();
-    let error = order.state().error.as_ref().map(told);
+    let (mut failed, error) = match &order.state().error {
+        Some(problem) => (names_of(problem), Some(told(problem))),
+        None => (Vec::new(), None),
+    };
     let _ = read_authorizations(order).await;
     let mut handles = order.authorizations();
     while let Some(Ok(handle)) = handles.next().await {
-        if matches!(handle.status, AuthorizationStatus::Invalid) {
-            failed.push((handle.identifier().to_string(), reason(&handle)));
+        let name = handle.identifier().to_string();
+        if matches!(handle.status, AuthorizationStatus::Invalid)
+            && !failed.iter().any(|(own, _)| *own == name)
+        {
+            failed.push((name, reason(&handle)));
         }
     }
     match error {
@@ -364,9 +378,24 @@ fn is_gone(source: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
 
 /// Whether the refusal may be about what is replaced (RFC 9773 section 5): a certificate that the CA does not know, that it has
 /// replaced, or that another account ordered, as certbot's did. Pebble says `serverInternal` of one that it does not find, as
-/// of its own whose serial number begins with a zero.
+/// of its own whose serial number begins with a zero. A CA without ARI is asked for nothing by the library, and one that does
+/// not repeat what is replaced is not believed.
 fn may_reject_replaces(failure: &Failure) -> bool {
-    matches!(failure.kind(), "alreadyReplaced" | "conflict" | "malformed" | "unauthorized")
+    let by_library = match failure {
+        Failure::Ca { source, .. } => match source.downcast_ref() {
+            Some(Error::Unsupported(_)) => true,
+            Some(Error::Other(other)) => other.to_string().starts_with("replaces field mismatch"),
+            _ => false,
+        },
+        _ => false,
+    };
+    by_library || matches!(failure.kind(), "alreadyReplaced" | "conflict" | "malformed" | "unauthorized")
+}
+
+/// Whether the order is of no use any more: its names or its key will not do.
+fn leads_nowhere(failure: &Failure) -> bool {
+    matches!(failure, Failure::Names(_) | Failure::Unfit(_))
+        || matches!(failure.kind(), "badCSR" | "badPublicKey")
 }
 
 /// A refusal that names identifiers is told by name.
@@ -376,10 +405,15 @@ fn refused_names(failure: Failure) -> Failure {
         return failure;
     };
     let Some(problem) = &refusal.problem else { return failure };
+    let names = names_of(problem);
+    if names.is_empty() { failure } else { Failure::Names(names) }
+}
+
+/// The names that a problem is about, and what the CA says of each (RFC 8555 section 6.7.1).
+fn names_of(problem: &Problem) -> Vec<(String, String)> {
     let names = problem.subproblems.iter().filter_map(|problem| {
         let name = problem.identifier.as_ref()?.authorized(false).to_string();
         Some((name, one_line(problem.detail.as_deref().unwrap_or("refused"), MAX_REFUSAL)))
     });
-    let names: Vec<_> = names.collect();
-    if names.is_empty() { failure } else { Failure::Names(names) }
+    names.collect()
 }

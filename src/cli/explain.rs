@@ -1,12 +1,18 @@
 //! `vestibule explain`: what one request met, as a person wants to see it.
 
 use std::fmt::Write as _;
+use std::path::Path;
+use std::time::Duration;
 
 use http::Method;
 
 use super::edge::ask;
 use super::{Failure, Format, RunningEdge, files, print, print_json};
 use crate::admin::explain::{Explained, GateMet, Met};
+
+/// How often a request is looked for, and the pause between: lines are handed on a fifth of a second late at most.
+const LOOKS: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// `vestibule explain REQUEST_ID`
 pub(super) fn run(id: &str, edge: &RunningEdge, format: Format) -> Result<(), Failure> {
@@ -16,7 +22,7 @@ pub(super) fn run(id: &str, edge: &RunningEdge, format: Format) -> Result<(), Fa
             "{id:?} is not a request's id: 32 hexadecimal digits, as X-Request-ID, error pages and access lines have them"
         )));
     }
-    let explained: Explained = ask(&files::socket(edge)?, Method::GET, &format!("/v1/explain?id={id}"))?;
+    let explained = remembered(&files::socket(edge)?, &id)?;
     let Some(met) = &explained.request else {
         return Err(Failure::no(format_args!(
             "no request {id} is among the latest {}, which are all that this process remembers",
@@ -26,6 +32,19 @@ pub(super) fn run(id: &str, edge: &RunningEdge, format: Format) -> Result<(), Fa
     match format {
         Format::Text => print(&page(met)),
         Format::Json => print_json(met),
+    }
+}
+
+/// What the edge remembers. A request that was answered just now is there a moment later.
+fn remembered(socket: &Path, id: &str) -> Result<Explained, Failure> {
+    let mut looks = LOOKS;
+    loop {
+        let explained: Explained = ask(socket, Method::GET, &format!("/v1/explain?id={id}"))?;
+        looks -= 1;
+        if explained.request.is_some() || looks == 0 {
+            return Ok(explained);
+        }
+        std::thread::sleep(PAUSE);
     }
 }
 

@@ -258,13 +258,15 @@ impl Call {
                 return Err(broken("too many interim answers"));
             }
         } else {
-            self.keep_alive = framing != Framing::Close && keeps_alive(&head, line);
             let doubt = &self.busy.0.member.doubt;
+            self.keep_alive = framing != Framing::Close && keeps_alive(&head, line);
             if self.keep_alive {
                 doubt.kept(self.doubt);
             } else {
                 doubt.closed();
             }
+            // Its worker may be at the body for long that it does not send, and who came next would wait for that.
+            self.keep_alive &= !has_unsent_body(&self.method, line.status, &head);
             self.receiver = Receiver::new(framing);
         }
         Ok(Answer { status: line.status, head, framing })
@@ -369,6 +371,13 @@ fn keeps_alive(head: &Head, line: StatusLine) -> bool {
     let close =
         head.all(Known::Connection).flat_map(members).any(|token| token.eq_ignore_ascii_case(b"close"));
     line.version == Version::Http11 && !close
+}
+
+/// Whether a body is made and not sent: HEAD's, of an answer that knows no length.
+fn has_unsent_body(method: &Method, status: StatusCode, head: &Head) -> bool {
+    *method == Method::HEAD
+        && !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+        && head.first(Known::ContentLength).is_none()
 }
 
 fn broken(reason: &'static str) -> Fault {

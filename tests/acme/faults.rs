@@ -90,6 +90,41 @@ fn a_rate_limit_is_kept_for_every_name_and_across_a_restart() {
     }
 }
 
+/// Most CAs but Let's Encrypt do not say when to renew, and know nothing of what an order replaces.
+#[test]
+fn a_ca_without_renewal_information_renews() {
+    let pebble = Pebble::start(Options::default());
+    let at = pebble.directory();
+    let base = at.strip_suffix("/dir").unwrap();
+    let directory = format!(
+        r#"{{"newNonce": "{base}/nonce-plz", "newAccount": "{base}/sign-me-up", "newOrder": "{base}/order-plz",
+            "revokeCert": "{base}/revoke-cert", "keyChange": "{base}/rollover-account-key"}}"#
+    );
+    let json = vec![("content-type", "application/json".to_owned())];
+    pebble.proxy.fault("/dir", 99, Fault::Answer(200, json, directory));
+    let edge = edge(&pebble, "");
+    wait_for_handshake(&pebble, NAME, PATIENCE);
+    for orders in 2..4 {
+        let (code, _, stderr) = certs(&edge, "renew", NAME);
+        assert_eq!((code, pebble.proxy.orders()), (Some(0), orders), "{stderr}");
+    }
+}
+
+/// Its own wait holds for the CA that asks for it.
+#[test]
+fn a_rate_limit_of_one_ca_leaves_the_next() {
+    let (first, second) = (Pebble::start(Options::default()), Pebble::start(Options::default()));
+    let busy = vec![("retry-after", "86400".to_owned())];
+    let body = r#"{"type":"urn:ietf:params:acme:error:rateLimited","detail":"too many orders"}"#;
+    first.proxy.fault(NEW_ORDER, 99, Fault::Answer(429, busy, body.into()));
+    let edge = crate::support::edge::Edge::start(&with_fallback(&first, &second));
+    said(&edge, "no certificate was obtained");
+    let until = time(&record(&edge, NAME)["retry"]["not_before"]);
+    assert!(until < now() + 120, "{until}");
+    wait_for_handshake(&second, NAME, FIRST_RETRY);
+    assert_eq!((first.proxy.orders(), second.proxy.orders()), (0, 1));
+}
+
 /// Whoever has the account's key can end it at the CA, for good.
 #[test]
 fn a_deactivated_account_is_told_and_left_alone() {
@@ -130,20 +165,23 @@ fn when_the_first_ca_keeps_failing_the_next_is_asked() {
     let mut first = Pebble::start(Options::default());
     let second = Pebble::start(Options::default());
     first.end();
-    // Both CAs' APIs are trusted, and both look at the same edge.
-    let roots = first.folder.path().join("both.pem");
-    let both =
-        [first.ca_root(), second.ca_root()].map(|path| std::fs::read_to_string(path).unwrap()).concat();
-    std::fs::write(&roots, both).unwrap();
-    let text = config(&second, "", &[NAME])
-        .replace(&second.directory(), &first.directory())
-        .replace(&second.ca_root().display().to_string(), &roots.display().to_string())
-        .replace("email =", &format!("fallback = [{{ directory = \"{}\" }}]\nemail =", second.directory()));
-    let edge = crate::support::edge::Edge::start(&text);
+    let edge = crate::support::edge::Edge::start(&with_fallback(&first, &second));
     said(&edge, "no certificate was obtained");
     assert!(handshake(&second, &second.issuing_root(), NAME).is_err());
     wait_for_handshake(&second, NAME, FIRST_RETRY);
     assert_eq!((first.proxy.orders(), second.proxy.orders()), (0, 1));
+}
+
+/// A configuration with both CAs. Both APIs are trusted, and both look at the same edge.
+fn with_fallback(first: &Pebble, second: &Pebble) -> String {
+    let roots = first.folder.path().join("both.pem");
+    let both =
+        [first.ca_root(), second.ca_root()].map(|path| std::fs::read_to_string(path).unwrap()).concat();
+    std::fs::write(&roots, both).unwrap();
+    config(second, "", &[NAME])
+        .replace(&second.directory(), &first.directory())
+        .replace(&second.ca_root().display().to_string(), &roots.display().to_string())
+        .replace("email =", &format!("fallback = [{{ directory = \"{}\" }}]\nemail =", second.directory()))
 }
 
 fn now() -> i64 {
