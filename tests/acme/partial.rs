@@ -4,7 +4,7 @@ use time::{Duration, OffsetDateTime};
 use vestibule::acme::store::Record;
 
 use super::pebble::{Options, Pebble};
-use super::proxy::NEW_ORDER;
+use super::proxy::{FINALIZE, Fault, NEW_ORDER};
 use super::{NAME, alter, certs, config, handshake, hurry, record, said, wait_for_handshake};
 use crate::support::PATIENCE;
 use crate::support::edge::{Edge, run};
@@ -71,6 +71,23 @@ fn the_good_names_get_theirs_and_the_other_joins_later() {
     assert_eq!((pebble.proxy.orders(), pebble.proxy.seen(NEW_ORDER).len()), (5, 5));
 }
 
+/// As where CAA is looked at once more before a certificate is signed (RFC 8555 section 6.7.1).
+#[test]
+fn a_name_that_is_refused_at_the_end_keeps_no_other_waiting() {
+    let pebble = Pebble::start(Options::default());
+    let body = r#"{"type": "urn:ietf:params:acme:error:caa", "detail": "one of them", "subproblems": [{
+        "type": "urn:ietf:params:acme:error:caa", "detail": "CAA of lost.test forbids it",
+        "identifier": {"type": "dns", "value": "lost.test"}}]}"#;
+    let problem = vec![("content-type", "application/problem+json".to_owned())];
+    pebble.proxy.fault(FINALIZE, 2, Fault::Answer(403, problem, body.into()));
+    let edge = start(&pebble);
+    let failure = said(&edge, "no certificate was obtained")["failure"].to_string();
+    assert!(failure.contains("lost.test: CAA of lost.test forbids it"), "{failure}");
+    let edge = hurry(edge, BOTH);
+    wait_for_handshake(&pebble, NAME, PATIENCE);
+    assert_eq!(record(&edge, NAME)["bundle"]["lacks"], serde_json::json!([LOST]));
+}
+
 #[test]
 fn a_certificate_for_more_names_stays() {
     let pebble = Pebble::start(Options::default());
@@ -89,7 +106,7 @@ fn a_certificate_for_more_names_stays() {
         }
     };
     // An opinion of the CA's own would come before the age.
-    let nothing = super::proxy::Fault::Answer(404, Vec::new(), String::new());
+    let nothing = Fault::Answer(404, Vec::new(), String::new());
     pebble.proxy.fault(super::proxy::RENEWAL, 99, nothing);
     let mut edge = alter(edge, BOTH, at(0.3));
     for tries in 1..3 {
