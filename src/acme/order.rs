@@ -25,7 +25,7 @@ use super::progress::Under;
 use super::prove::{Looks, heard, read_authorizations, reason, told};
 use super::solve::dns01::Dns;
 use super::solve::{Answers, Method};
-use super::store::{Bundle, EventKind, PendingOrder, Record, Secret};
+use super::store::{Bundle, EventKind, PendingOrder, Record, Retry, Secret};
 use super::watchful::text;
 use crate::client::one_line;
 use crate::name::HostPattern;
@@ -90,7 +90,9 @@ impl Job<'_> {
         record.order = None;
         record.ari = None;
         record.alarm = None;
-        record.retry = super::store::Retry::default();
+        // Another CA may have asked to be left alone, and the next process is to know.
+        let ca_pause = record.retry.ca_pause.take().filter(|pause| pause.directory != self.ca.directory);
+        record.retry = Retry { ca_pause, ..Retry::default() };
         keep.keep(record).await?;
         Ok(alternates)
     }

@@ -123,6 +123,8 @@ fn a_rate_limit_of_one_ca_leaves_the_next() {
     assert!(until < now() + 120, "{until}");
     wait_for_handshake(&second, NAME, FIRST_RETRY);
     assert_eq!((first.proxy.orders(), second.proxy.orders()), (0, 1));
+    let pause = record(&edge, NAME)["retry"]["ca_pause"].clone();
+    assert_eq!(pause["directory"], first.directory(), "for the next process");
 }
 
 /// Whoever has the account's key can end it at the CA, for good.
