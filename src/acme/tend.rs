@@ -208,6 +208,11 @@ impl Tending {
         Ok(stored.unwrap_or_else(|| Record::new(self.names.clone())))
     }
 
+    pub(super) async fn save(&self, record: &Record) -> Result<(), Failure> {
+        let (id, copy) = (self.id.clone(), record.clone());
+        on_disk(&self.common.store, move |store| store.save(&id, &copy)).await
+    }
+
     pub(super) async fn lock(&self) -> Result<Option<Lock>, Failure> {
         let id = self.id.clone();
         on_disk(&self.common.store, move |store| store.lock(&id)).await
@@ -223,8 +228,7 @@ impl Tending {
     async fn save_again(&self, memory: &RefCell<Memory>) -> Result<(), Failure> {
         let unsaved = memory.borrow().unsaved.as_ref().map(|unsaved| unsaved.record.clone());
         let Some(record) = unsaved else { return Ok(()) };
-        let id = self.id.clone();
-        on_disk(&self.common.store, move |store| store.save(&id, &record)).await?;
+        self.save(&record).await?;
         memory.borrow_mut().unsaved = None;
         tracing::info!(certificate = %self.id, "the disk took what it had refused");
         Ok(())
@@ -282,8 +286,7 @@ pub(super) struct Kept<'a> {
 
 impl Keep for Kept<'_> {
     async fn keep(&mut self, record: &Record) -> Result<(), Failure> {
-        let (id, copy) = (self.tending.id.clone(), record.clone());
-        match on_disk(&self.tending.common.store, move |store| store.save(&id, &copy)).await {
+        match self.tending.save(record).await {
             Ok(()) => self.memory.borrow_mut().unsaved = None,
             Err(failure) => {
                 tracing::error!(certificate = %self.tending.id, %failure, "the store does not take a record; it is kept in memory, and written later");
@@ -319,7 +322,7 @@ impl Memory {
     }
 
     /// Why the disk did not take the newest record; None where it has it.
-    pub(super) fn refusal(&self) -> Option<String> {
+    fn refusal(&self) -> Option<String> {
         self.unsaved.as_ref().map(|unsaved| unsaved.why.clone())
     }
 

@@ -8,10 +8,9 @@ use time::format_description::well_known::Rfc3339;
 
 use super::failure::Failure;
 use super::notice::{Notice, What};
-use super::order::Keep;
 use super::renewal;
 use super::store::{Alarm, Bundle, Lock, Record};
-use super::tend::{Kept, Memory, Tending, shown};
+use super::tend::{Memory, Tending, shown};
 
 /// How long a certificate with a twentieth of its life left, or none, may wait for its first attempt without an alarm: it may
 /// have grown old while no edge ran.
@@ -30,8 +29,7 @@ pub(super) async fn alarm(
     // Whoever has the lock may be about to end the trouble.
     let Some(lock) = tending.lock().await? else { return Ok(()) };
     let record = tending.load().await?;
-    raise(tending, record, memory, None, Some(lock)).await;
-    Ok(())
+    raise(tending, record, memory, None, Some(lock)).await
 }
 
 /// The same for a certificate that cannot be seen to: a store that takes and gives nothing keeps nobody from being told.
@@ -45,8 +43,11 @@ pub(super) async fn alarm_despite(tending: &Tending, memory: &RefCell<Memory>, t
     };
     let stored =
         if lock.is_some() && !memory.borrow().has_unsaved() { tending.load().await.ok() } else { None };
-    let record = stored.filter(|stored| stored.bundle.is_some()).unwrap_or(known);
-    raise(tending, record, memory, Some(trouble), lock).await;
+    let stored = stored.filter(|stored| stored.bundle.is_some());
+    // What cannot be read, as a later version's, is not written over.
+    let lock = lock.filter(|_| stored.is_some());
+    // What the disk refuses now is no news.
+    let _ = raise(tending, stored.unwrap_or(known), memory, Some(trouble), lock).await;
 }
 
 /// Tells the alarm where it is still due, and writes that down where the lock could be had: what cannot be written down is
@@ -57,18 +58,18 @@ async fn raise(
     memory: &RefCell<Memory>,
     trouble: Option<String>,
     lock: Option<Lock>,
-) {
+) -> Result<(), Failure> {
     let due = due(&record, memory, trouble.as_deref());
-    let (Some(due), Some(bundle)) = (due, record.bundle.clone()) else { return };
+    let (Some(due), Some(bundle)) = (due, record.bundle.clone()) else { return Ok(()) };
     memory.borrow_mut().alarmed = Some(due);
     record.alarm = Some(due);
-    if lock.is_some() {
-        // The disk's refusal is told.
-        let _ = Kept { tending, memory }.keep(&record).await;
-    }
-    // A disk that does not take the record keeps the CA from being asked, whatever it said before.
-    let why = trouble.or_else(|| memory.borrow().refusal()).or_else(|| record.retry.last_error.clone());
+    // Not kept for later: written then, it might take the place of what another edge has obtained.
+    let written = if lock.is_some() { tending.save(&record).await } else { Ok(()) };
+    // A disk that takes no record keeps the CA from being asked, whatever the CA said before.
+    let refusal = written.as_ref().err().map(ToString::to_string);
+    let why = trouble.or(refusal).or_else(|| record.retry.last_error.clone());
     tell(tending, &record, &bundle, due.part, why);
+    written
 }
 
 /// The alarm that is to be raised now.
