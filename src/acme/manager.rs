@@ -185,6 +185,7 @@ impl Manager {
         let wanted = wanted(snapshot, common);
         let ids: HashSet<&RecordId> = wanted.iter().map(|(id, _)| id).collect();
         self.states.retain(|id, _| ids.contains(id));
+        self.progress.retain(&ids);
         spawn_local(tidy(Rc::clone(common), ids.iter().map(|id| (*id).clone()).collect()));
         while self.live.is_current(snapshot) {
             let now = OffsetDateTime::now_utc();

@@ -1,6 +1,6 @@
 //! How far the certificates are that are being obtained, for whoever asks, and for the log.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,8 @@ struct Book {
     doing: HashMap<RecordId, Doing>,
     /// Those for which the CA's limits leave no room before then.
     held: HashMap<RecordId, OffsetDateTime>,
+    /// Those that cannot be seen to, and why.
+    troubles: HashMap<RecordId, String>,
     /// Why none is looked after just now.
     stopped: Option<String>,
 }
@@ -62,6 +64,23 @@ impl Progress {
 
     pub(super) fn set_stopped(&self, why: Option<String>) {
         self.book().stopped = why;
+    }
+
+    /// Why the certificate cannot be seen to; None where it can.
+    pub fn trouble(&self, id: &RecordId) -> Option<String> {
+        self.book().troubles.get(id).cloned()
+    }
+
+    pub(super) fn set_trouble(&self, id: &RecordId, why: Option<String>) {
+        match why {
+            Some(why) => self.book().troubles.insert(id.clone(), why),
+            None => self.book().troubles.remove(id),
+        };
+    }
+
+    /// Forgets the trouble with certificates that are not wanted any more.
+    pub(super) fn retain(&self, wanted: &HashSet<&RecordId>) {
+        self.book().troubles.retain(|id, _| wanted.contains(id));
     }
 
     /// Begins with the certificate of these names.

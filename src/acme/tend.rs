@@ -16,7 +16,7 @@ use super::manager::{Common, TICK};
 use super::order::{Keep, Leaf};
 use super::renewal::{self, Decision, Subject, Why, Window};
 use super::solve::{Method, dns01};
-use super::store::{Bundle, EventKind, Lock, Record, RecordId};
+use super::store::{Alarm, Bundle, EventKind, Lock, Record, RecordId, Store};
 use super::{partial, watchful};
 use crate::name::HostPattern;
 use crate::tls::{SiteTls, TlsProblem};
@@ -44,11 +44,21 @@ pub(super) struct Memory {
     /// Since when the certificate has had very little of its life left.
     pub(super) low_since: Option<Instant>,
     /// A record that the disk did not take.
-    unsaved: Option<Record>,
+    unsaved: Option<Unsaved>,
+    /// The last record that was read with a certificate, for when none can be.
+    seen: Option<Record>,
+    /// The alarm that this process raised last.
+    pub(super) alarmed: Option<Alarm>,
     /// Whether the names were looked at before an order.
     pub(super) inspected: bool,
     /// What a person has asked for.
     asked: Vec<Asked>,
+}
+
+/// What the disk did not take, and why.
+struct Unsaved {
+    record: Record,
+    why: String,
 }
 
 /// What a person may ask for, and where the answer goes.
@@ -77,7 +87,9 @@ impl Tending {
         for own in revoke {
             own.answer(revoked.clone());
         }
-        let next = match self.tend(memory, !renew.is_empty()).await {
+        let done = self.tend(memory, !renew.is_empty()).await;
+        self.note_trouble(memory, done.as_ref().err());
+        let next = match done {
             Ok((next, end)) => {
                 for own in renew {
                     own.answer(end.clone());
@@ -89,6 +101,7 @@ impl Tending {
                 for own in renew {
                     own.answer(Err(failure.to_string()));
                 }
+                watchful::alarm_despite(self, memory, &failure).await;
                 OffsetDateTime::now_utc() + TICK
             }
         };
@@ -96,6 +109,13 @@ impl Tending {
         // Never far ahead: the clock may jump, and another edge may be faster.
         let next = next.min(OffsetDateTime::now_utc() + TICK);
         memory.next = Some(next).filter(|_| memory.asked.is_empty());
+    }
+
+    /// Says why the certificate cannot be seen to, for as long as it cannot.
+    fn note_trouble(&self, memory: &RefCell<Memory>, failure: Option<&Failure>) {
+        let failed = failure.map(|failure| format!("it cannot be seen to: {failure}"));
+        let unsaved = || memory.borrow().refusal().map(|why| format!("it is not stored yet: {why}"));
+        self.common.progress.set_trouble(&self.id, failed.or_else(unsaved));
     }
 
     /// Has the CA revoke the certificate; the next look orders another.
@@ -127,11 +147,16 @@ impl Tending {
         self.save_again(memory).await?;
         let quiet = |next| Ok((next, Err("nothing was done; the log says why".to_owned())));
         let record = self.load().await?;
+        memory.borrow_mut().see(&record);
         if has_leftovers(&record) {
             dns01::tidy(self.common.dns.as_ref(), &self.common.store, &self.id).await?;
         }
         let usable = self.restore(&record);
-        watchful::alarm(self, &record, memory).await?;
+        // What failed at the last look is the reason, if it fails still: the end of this look knows.
+        let is_troubled = self.common.progress.trouble(&self.id).is_some();
+        if !is_troubled {
+            watchful::alarm(self, &record, memory).await?;
+        }
         let now = OffsetDateTime::now_utc();
         if usable && self.is_poll_due(&record, memory, now) {
             self.ask_when(memory).await?;
@@ -144,6 +169,9 @@ impl Tending {
             _ => {}
         }
         if let Some(wait) = renewal::waits(record.retry.not_before, now).filter(|_| !asked) {
+            if is_troubled {
+                self.try_store().await?;
+            }
             return quiet(wait);
         }
         let under =
@@ -180,16 +208,27 @@ impl Tending {
         Ok(stored.unwrap_or_else(|| Record::new(self.names.clone())))
     }
 
+    pub(super) async fn save(&self, record: &Record) -> Result<(), Failure> {
+        let (id, copy) = (self.id.clone(), record.clone());
+        on_disk(&self.common.store, move |store| store.save(&id, &copy)).await
+    }
+
     pub(super) async fn lock(&self) -> Result<Option<Lock>, Failure> {
         let id = self.id.clone();
         on_disk(&self.common.store, move |store| store.lock(&id)).await
     }
 
+    /// Whether the store could be used, while there is nothing to be done with it.
+    async fn try_store(&self) -> Result<(), Failure> {
+        on_disk(&self.common.store, Store::probe).await?;
+        self.lock().await.map(drop)
+    }
+
     /// Writes what the disk did not take before.
     async fn save_again(&self, memory: &RefCell<Memory>) -> Result<(), Failure> {
-        let Some(record) = memory.borrow().unsaved.clone() else { return Ok(()) };
-        let id = self.id.clone();
-        on_disk(&self.common.store, move |store| store.save(&id, &record)).await?;
+        let unsaved = memory.borrow().unsaved.as_ref().map(|unsaved| unsaved.record.clone());
+        let Some(record) = unsaved else { return Ok(()) };
+        self.save(&record).await?;
         memory.borrow_mut().unsaved = None;
         tracing::info!(certificate = %self.id, "the disk took what it had refused");
         Ok(())
@@ -247,12 +286,12 @@ pub(super) struct Kept<'a> {
 
 impl Keep for Kept<'_> {
     async fn keep(&mut self, record: &Record) -> Result<(), Failure> {
-        let (id, copy) = (self.tending.id.clone(), record.clone());
-        match on_disk(&self.tending.common.store, move |store| store.save(&id, &copy)).await {
+        match self.tending.save(record).await {
             Ok(()) => self.memory.borrow_mut().unsaved = None,
             Err(failure) => {
                 tracing::error!(certificate = %self.tending.id, %failure, "the store does not take a record; it is kept in memory, and written later");
-                self.memory.borrow_mut().unsaved = Some(record.clone());
+                let unsaved = Unsaved { record: record.clone(), why: failure.to_string() };
+                self.memory.borrow_mut().unsaved = Some(unsaved);
             }
         }
         Ok(())
@@ -264,6 +303,27 @@ impl Memory {
     pub(super) fn ask(&mut self, asked: Asked) {
         self.asked.push(asked);
         self.next = None;
+    }
+
+    /// Remembers a record with a certificate. A store that is gone has none, and says nothing else.
+    fn see(&mut self, record: &Record) {
+        if record.bundle.is_some() {
+            self.seen = Some(record.clone());
+        }
+    }
+
+    /// The newest record that is known of, whether the disk has it or not.
+    pub(super) fn last_known(&self) -> Option<Record> {
+        self.unsaved.as_ref().map(|unsaved| &unsaved.record).or(self.seen.as_ref()).cloned()
+    }
+
+    pub(super) fn has_unsaved(&self) -> bool {
+        self.unsaved.is_some()
+    }
+
+    /// Why the disk did not take the newest record; None where it has it.
+    fn refusal(&self) -> Option<String> {
+        self.unsaved.as_ref().map(|unsaved| unsaved.why.clone())
     }
 
     /// Begins anew with another certificate; what is to be written, and what was asked for, stays.

@@ -28,9 +28,11 @@ pub(super) fn running(snapshot: &Snapshot, progress: &Progress) -> Certificates 
         let record = id.as_ref().and_then(|id| look(store, id).ok().flatten());
         let doing = id.as_ref().and_then(|id| progress.of(id));
         let doing = doing.map(|doing| Doing { step: doing.step, since: text(doing.since) });
-        let held = id.and_then(|id| progress.held(&id)).filter(|until| OffsetDateTime::now_utc() < *until);
+        let held =
+            id.as_ref().and_then(|id| progress.held(id)).filter(|until| OffsetDateTime::now_utc() < *until);
         let held = held.map(|until| Next { at: text(until), why: "the CA's limits".to_owned() });
-        let trouble = trouble(site, in_use.trouble.as_deref(), progress);
+        let own = id.as_ref().and_then(|id| progress.trouble(id));
+        let trouble = trouble(site, in_use.trouble.as_deref(), progress).or(own);
         let known = certificate(source(site), in_use, record);
         // What nobody looks after has no next time.
         let stopped = stored && progress.stopped().is_some();

@@ -41,7 +41,7 @@ fn wait_for(edge: &Edge, what: &str, name: &str, fits: impl Fn(i64) -> bool) {
 }
 
 #[track_caller]
-fn is(edge: &Edge, what: &str, name: &str, expected: i64) {
+pub(super) fn is(edge: &Edge, what: &str, name: &str, expected: i64) {
     wait_for(edge, what, name, |value| value == expected);
 }
 

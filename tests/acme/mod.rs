@@ -17,6 +17,7 @@
 //! | the clock jumps | `clock::it_jumps_and_nothing_is_lost` | 1 more, in its time |
 //! | | `hostile::what_a_wrong_clock_has_noted_holds_nothing_up`; `acme::renewal`'s table | 1 |
 //! | the disk is full | `places::a_full_disk_costs_no_order` | 0 before, 1 after |
+//! | the disk has become read-only | `places::a_store_that_has_become_read_only_is_told_of` | 0 before, 1 after |
 //! | a corrupt record | `resume::a_damaged_record_is_set_aside_and_the_one_before_it_is_served` | 1, and 2 where both are |
 //! | two edges race | `resume::of_two_edges_one_orders` | 1 |
 //! | killed at any point | `resume::the_order_is_taken_up_again` | 1 at each of 10 points |
@@ -141,13 +142,19 @@ fn said_late(edge: &Edge, message: &str) -> Value {
 fn alter(mut edge: Edge, name: &str, change: impl FnOnce(&mut Record)) -> Edge {
     edge.signal(Signal::SIGKILL);
     edge.wait();
-    let store = Store::open(&edge.folder().join("store"), None).unwrap();
+    alter_in(&edge.folder().join("store"), name, change);
+    edge.kill_and_start()
+}
+
+/// Changes a record of a store that nobody uses.
+#[track_caller]
+fn alter_in(store: &Path, name: &str, change: impl FnOnce(&mut Record)) {
+    let store = Store::open(store, None).unwrap();
     let names: Vec<_> = name.split(' ').map(|name| HostPattern::parse(name).unwrap()).collect();
     let id = RecordId::of(&names);
     let mut record = store.load(&id).unwrap().unwrap();
     change(&mut record);
     store.save(&id, &record).unwrap();
-    edge.kill_and_start()
 }
 
 /// As [`alter`]: the next attempt is due.

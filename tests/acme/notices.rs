@@ -54,7 +54,7 @@ impl Receiving {
 }
 
 /// A hook that writes down its arguments and its input, and the key of `[acme]` that names it.
-fn hook(folder: &Path, then: &str) -> (PathBuf, String) {
+pub(super) fn hook(folder: &Path, then: &str) -> (PathBuf, String) {
     let (path, told) = (folder.join("on-cert"), folder.join("told"));
     let script = format!("#!/bin/sh\nprintf '%s\\n' \"$*\" \"$(cat)\" >> {}\n{then}\n", told.display());
     program::write(&path, script);
@@ -63,7 +63,7 @@ fn hook(folder: &Path, then: &str) -> (PathBuf, String) {
 
 /// What the hook was told, once it was told so often.
 #[track_caller]
-fn told(file: &Path, times: usize) -> Vec<(String, Value)> {
+pub(super) fn told(file: &Path, times: usize) -> Vec<(String, Value)> {
     let begin = std::time::Instant::now();
     loop {
         let text = fs::read_to_string(file).unwrap_or_default();

@@ -27,7 +27,7 @@ fn leaf(pebble: &Pebble, name: &str) -> Vec<u8> {
     handshake(pebble, &pebble.issuing_root(), name).unwrap()
 }
 
-fn list(edge: &Edge) -> String {
+pub(super) fn list(edge: &Edge) -> String {
     let file = edge.folder().join("vestibule.toml");
     run(&["certs", "list", "--config", file.to_str().unwrap()]).1
 }

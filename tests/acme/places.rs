@@ -4,9 +4,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use nix::sys::signal::Signal;
+use time::OffsetDateTime;
+
+use super::notices::{hook, told};
+use super::partial::list;
 use super::pebble::{Options, Pebble, rows};
 use super::proxy::{FINALIZE, Fault, NEW_ORDER};
-use super::{NAME, certs, edge, handshake, said, said_late, site, table, wait_for_handshake};
+use super::{NAME, certs, edge, handshake, metrics, said, said_late, site, table, wait_for_handshake};
 use crate::support::PATIENCE;
 use crate::support::edge::Edge;
 
@@ -55,6 +60,8 @@ fn on_a_small_disk() {
     assert_eq!(code, Some(2), "{out}");
     assert!(err.contains("No space left on device"), "{err}");
     assert_eq!(pebble.proxy.seen(NEW_ORDER).len(), 1);
+    let (_, page, _) = certs(&edge, "show", NAME);
+    assert!(page.contains("it cannot be seen to: ") && page.contains("No space left on device"), "{page}");
     fs::remove_file(&ballast).unwrap();
     // Full once it exists: it is gone on with, and what it leads to is served from memory.
     let wait = vec![("retry-after", "3".to_owned())];
@@ -77,6 +84,58 @@ fn on_a_small_disk() {
     wait_for_handshake(&pebble, NAME, PATIENCE);
     assert_eq!(pebble.proxy.orders(), 1);
     drop(edge);
+}
+
+#[test]
+fn a_store_that_has_become_read_only_is_told_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = format!("mount -t tmpfs -o size=2m none {}", folder.path().display());
+    inside("-Urm", &script, "on_a_disk_that_becomes_read_only", folder.path());
+}
+
+#[test]
+#[ignore = "run by the test above"]
+fn on_a_disk_that_becomes_read_only() {
+    let pebble = Pebble::start(Options::default());
+    let (file, hook) = hook(pebble.folder.path(), "exit 0");
+    let store = format!("[store]\npath = \"{}/store\"\n", place().display());
+    let text = rows(pebble.ports, "public") + &table(&pebble, &hook) + &site(NAME) + &store;
+    let mut edge = Edge::start(&text);
+    wait_for_handshake(&pebble, NAME, PATIENCE);
+    assert_eq!(told(&file, 1)[0].0, format!("first obtained {NAME}"));
+    edge.signal(Signal::SIGKILL);
+    edge.wait();
+    super::alter_in(&place().join("store"), NAME, |record| {
+        let (life, now) = (time::Duration::days(90), OffsetDateTime::now_utc());
+        let bundle = record.bundle.as_mut().unwrap();
+        (bundle.not_after, bundle.not_before) = (now + life / 100, now + life / 100 - life);
+        (record.retry.failures, record.retry.last_error) = (1, Some("the CA was down".to_owned()));
+    });
+    remount("ro");
+    let edge = edge.kill_and_start();
+    let why = "Read-only file system";
+    let (arguments, json) = told(&file, 2).pop().unwrap();
+    assert_eq!(arguments, format!("first expiring {NAME}"));
+    assert!(json["error"].as_str().unwrap().contains(why), "{json}");
+    let listed = list(&edge);
+    assert!(listed.contains("! it cannot be seen to: ") && listed.contains(why), "{listed}");
+    metrics::is(&edge, "last_attempt_successful", NAME, 0);
+    // Another look, and what it finds is told already.
+    assert!(certs(&edge, "renew", NAME).2.contains(why));
+    std::thread::sleep(std::time::Duration::from_secs(1)); // nothing more comes
+    assert_eq!((told(&file, 2).len(), pebble.proxy.orders()), (2, 1));
+    remount("rw");
+    let (code, out, err) = certs(&edge, "renew", NAME);
+    assert_eq!((code, pebble.proxy.orders()), (Some(0), 2), "{out}{err}");
+    let listed = list(&edge);
+    assert!(listed.contains("all in order"), "{listed}");
+    metrics::is(&edge, "last_attempt_successful", NAME, 1);
+    assert_eq!(told(&file, 3)[2].0, format!("first obtained {NAME}"));
+}
+
+fn remount(how: &str) {
+    let options = format!("remount,{how}");
+    assert!(Command::new("mount").args(["-o", &options]).arg(place()).status().unwrap().success());
 }
 
 #[test]
