@@ -36,7 +36,7 @@ pub struct Subject<'a> {
     pub issued: OffsetDateTime,
     /// When names that it lacks, as they were refused, are tried again; None where it lacks none.
     pub lacking: Option<OffsetDateTime>,
-    /// How many certificates were obtained for these names within the day before `issued`, this one included.
+    /// How many certificates were obtained for these names within the week before `issued`, this one included.
     pub lately: u32,
 }
 

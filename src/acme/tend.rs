@@ -131,11 +131,13 @@ impl Tending {
         };
         let leaf = Leaf::read(&bundle.chain_pem).ok_or("the stored certificate does not parse")?;
         let account = ca.account().await.map_err(text)?;
-        patiently("revoking the certificate", true, async || {
+        let revoked = patiently("revoking the certificate", true, async || {
             account.revoke(&RevocationRequest { certificate: &leaf.der, reason: None }).await
-        })
-        .await
-        .map_err(text)?;
+        });
+        match revoked.await {
+            Err(failure) if failure.kind() == "alreadyRevoked" => {}
+            other => other.map_err(text)?,
+        }
         tracing::warn!(certificate = %self.id, "the certificate was revoked, as asked; another is ordered");
         record.note(OffsetDateTime::now_utc(), EventKind::Revoked, "by command");
         Kept { tending: self, memory }.keep(&record).await.map_err(text)?;
@@ -259,7 +261,7 @@ pub(super) fn decide(record: &Record, usable: bool, now: OffsetDateTime) -> Deci
         record.history.iter().any(|event| event.kind == EventKind::Revoked && event.at >= bundle.issued);
     let window = record.ari.as_ref().map(|ari| Window { start: ari.window_start, end: ari.window_end });
     let obtained = record.history.iter().filter(|event| event.kind == EventKind::Obtained);
-    let lately = obtained.filter(|event| (bundle.issued - event.at).abs() < Duration::DAY).count();
+    let lately = obtained.filter(|event| (bundle.issued - event.at).abs() < Duration::WEEK).count();
     let subject = Subject {
         leaf: &leaf,
         not_before: bundle.not_before,
