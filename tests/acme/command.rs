@@ -6,6 +6,7 @@ use time::{Duration, OffsetDateTime};
 use vestibule::acme::store::Store;
 
 use super::pebble::{Options, Pebble};
+use super::proxy::Fault;
 use super::{NAME, certs, edge, record, said, wait_for_handshake};
 use crate::support::PATIENCE;
 use crate::support::edge::run;
@@ -28,6 +29,12 @@ fn renewing_and_revoking() {
     pebble.proxy.wait("renewalInfo", 2);
     let history = record(&edge, NAME)["history"].to_string();
     assert!(history.contains("revoked"), "{history}");
+    // One that somebody else revoked, or whose revocation the CA has done and could not say, is as good as revoked.
+    let problem = r#"{"type":"urn:ietf:params:acme:error:alreadyRevoked","detail":"it is"}"#;
+    pebble.proxy.fault("/revoke-cert", 1, Fault::Answer(400, Vec::new(), problem.into()));
+    let (code, out, err) = certs(&edge, "revoke", NAME);
+    assert_eq!(code, Some(0), "{out}{err}");
+    pebble.proxy.wait("/order-plz", 4);
 }
 
 #[test]
