@@ -3,6 +3,7 @@
 //! Certbot's directory is root's alone, and the store belongs to the edge's own user: what fits is read before root is
 //! given up, and stored afterwards. Nothing in certbot's directory is changed.
 
+use std::cmp::Reverse;
 use std::fmt;
 use std::fs;
 use std::io::ErrorKind;
@@ -57,7 +58,8 @@ impl Lineages {
     }
 
     /// Stores, for every certificate that the configuration asks for and the store lacks, the one of certbot's that covers
-    /// its names and lasts longest. Waits for the disk. What the disk refuses is told in the log: it is ordered then.
+    /// the most of its names and lasts longest; where it lacks some, one for all is ordered meanwhile. Waits for the disk.
+    /// What the disk refuses is told in the log: it is ordered then.
     pub fn take_over(&self, store: &Store, config: &Config, now: OffsetDateTime) {
         if self.0.is_empty() {
             return;
@@ -76,34 +78,25 @@ impl Lineages {
         if !store.load(&id)?.as_ref().is_none_or(empty) {
             return Ok(());
         }
-        let Some((lineage, not_before, not_after)) = self.best(names, now) else { return Ok(()) };
+        let Some((lineage, bundle)) = self.best(names, now) else { return Ok(()) };
         // Whoever has the lock orders already.
         let Some(_lock) = store.lock(&id)? else { return Ok(()) };
         let mut record = store.load(&id)?.unwrap_or_else(|| Record::new(names.to_vec()));
         if !empty(&record) {
             return Ok(());
         }
-        record.bundle = Some(lineage.bundle(not_before, not_after, now));
-        let from = lineage.path.display().to_string();
+        let (from, not_after) = (lineage.path.display().to_string(), bundle.not_after.date());
+        record.bundle = Some(bundle);
         record.note(now, EventKind::Imported, from.clone());
         store.save(&id, &record)?;
-        tracing::info!(certificate = %id, from, not_after = %not_after.date(), "a certificate of certbot's was taken over");
+        tracing::info!(certificate = %id, from, %not_after, "a certificate of certbot's was taken over");
         Ok(())
     }
 
-    /// The one that covers all the names and lasts longest.
-    fn best(
-        &self,
-        names: &[HostPattern],
-        now: OffsetDateTime,
-    ) -> Option<(&Lineage, OffsetDateTime, OffsetDateTime)> {
-        let lasting = self.0.iter().filter_map(|lineage| {
-            let (not_before, not_after) = lineage.identity.validity?;
-            (not_before <= now && now < not_after).then_some((lineage, not_before, not_after))
-        });
-        let mut fitting: Vec<_> = lasting.filter(|(lineage, ..)| lineage.fits(names)).collect();
-        fitting.sort_by_key(|(.., not_after)| *not_after);
-        fitting.pop()
+    /// The one that covers the most of the names and lasts longest.
+    fn best(&self, names: &[HostPattern], now: OffsetDateTime) -> Option<(&Lineage, Bundle)> {
+        let fitting = self.0.iter().filter_map(|lineage| Some((lineage, lineage.bundle(names, now)?)));
+        fitting.min_by_key(|(_, bundle)| (bundle.lacks.len(), Reverse(bundle.not_after)))
     }
 }
 
@@ -124,19 +117,20 @@ impl Lineage {
         Some(Self { path, chain_pem, key_pem, identity, directory })
     }
 
-    fn fits(&self, names: &[HostPattern]) -> bool {
-        let covered = |name: &HostPattern| self.identity.covers(name);
-        if !names.iter().all(covered) {
-            return false;
+    /// For those of the names that it covers; None where it is good for none of them now.
+    fn bundle(&self, names: &[HostPattern], now: OffsetDateTime) -> Option<Bundle> {
+        let (not_before, not_after) =
+            self.identity.validity.filter(|(from, until)| *from <= now && now < *until)?;
+        let (covered, lacks): (Vec<_>, Vec<_>) =
+            names.iter().cloned().partition(|name| self.identity.covers(name));
+        if covered.is_empty() {
+            return None;
         }
-        let fits = tls::fits(self.chain_pem.as_bytes(), self.key_pem.expose().as_bytes(), names);
+        let fits = tls::fits(self.chain_pem.as_bytes(), self.key_pem.expose().as_bytes(), &covered);
         let from = self.path.display();
         fits.inspect_err(|why| tracing::warn!(%from, why, "a certificate of certbot's cannot be taken over"))
-            .is_ok()
-    }
-
-    fn bundle(&self, not_before: OffsetDateTime, not_after: OffsetDateTime, now: OffsetDateTime) -> Bundle {
-        Bundle {
+            .ok()?;
+        Some(Bundle {
             key_pem: self.key_pem.clone(),
             chain_pem: self.chain_pem.clone(),
             directory: self.directory.clone(),
@@ -146,8 +140,8 @@ impl Lineage {
             not_after,
             ari_id: self.identity.renewal_id.clone(),
             imported: true,
-            lacks: Vec::new(),
-        }
+            lacks,
+        })
     }
 }
 

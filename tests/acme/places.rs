@@ -176,6 +176,43 @@ fn a_name_that_seems_to_lead_elsewhere_is_ordered_all_the_same() {
 #[test]
 fn what_a_real_certbot_has_obtained_is_served_and_renewed() {
     let pebble = Pebble::start(Options { lives: (90 * 86_400, 90 * 86_400), ..Options::default() });
+    let home = certbot(&pebble);
+    assert_eq!(pebble.proxy.orders(), 1);
+    let edge = edge(&pebble, &format!("import = \"{}\"", home.display()));
+    let roots = pebble.issuing_root();
+    let first = handshake(&pebble, &roots, NAME).expect("served from the first handshake on");
+    let (_, page, _) = certs(&edge, "show", NAME);
+    assert!(page.contains("acme, imported"), "{page}");
+    assert_eq!(pebble.proxy.orders(), 1, "no order was needed");
+    // Its order was another account's, which the CA may refuse to have replaced.
+    let (code, out, err) = certs(&edge, "renew", NAME);
+    assert_eq!(code, Some(0), "{out}{err}");
+    assert_eq!(pebble.proxy.orders(), 2);
+    assert_ne!(handshake(&pebble, &roots, NAME).unwrap(), first);
+}
+
+/// As where nginx had the redirected name on port 80 alone.
+#[test]
+fn what_certbot_has_for_some_of_the_names_is_served_until_there_is_one_for_all() {
+    let www = "www.app.test";
+    let pebble = Pebble::start(Options { lives: (90 * 86_400, 90 * 86_400), ..Options::default() });
+    let import = format!("import = \"{}\"", certbot(&pebble).display());
+    pebble.proxy.fault(NEW_ORDER, 1, Fault::Hang);
+    let sites = site(NAME).replace("certificate =", &format!("redirect = [\"{www}\"]\ncertificate ="));
+    let edge = Edge::start(&(rows(pebble.ports, "public") + &table(&pebble, &import) + &sites));
+    let roots = pebble.issuing_root();
+    handshake(&pebble, &roots, NAME).expect("served from the first handshake on");
+    handshake(&pebble, &roots, www).expect_err("nobody has a certificate for it");
+    pebble.proxy.wait(NEW_ORDER, 2);
+    pebble.proxy.behave();
+    let edge = edge.kill_and_start();
+    wait_for_handshake(&pebble, www, PATIENCE);
+    handshake(&pebble, &roots, NAME).unwrap();
+    assert!(super::record(&edge, NAME)["bundle"]["lacks"].as_array().is_none_or(Vec::is_empty));
+}
+
+/// What Debian's certbot makes of its first certificate.
+fn certbot(pebble: &Pebble) -> PathBuf {
     let home = pebble.folder.path().join("letsencrypt");
     let output = Command::new("certbot")
         .args(["certonly", "--non-interactive", "--agree-tos", "--standalone", "-m", "ops@example.com"])
@@ -196,16 +233,5 @@ fn what_a_real_certbot_has_obtained_is_served_and_renewed() {
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(pebble.proxy.orders(), 1);
-    let edge = edge(&pebble, &format!("import = \"{}\"", home.display()));
-    let roots = pebble.issuing_root();
-    let first = handshake(&pebble, &roots, NAME).expect("served from the first handshake on");
-    let (_, page, _) = certs(&edge, "show", NAME);
-    assert!(page.contains("acme, imported"), "{page}");
-    assert_eq!(pebble.proxy.orders(), 1, "no order was needed");
-    // Its order was another account's, which the CA may refuse to have replaced.
-    let (code, out, err) = certs(&edge, "renew", NAME);
-    assert_eq!(code, Some(0), "{out}{err}");
-    assert_eq!(pebble.proxy.orders(), 2);
-    assert_ne!(handshake(&pebble, &roots, NAME).unwrap(), first);
+    home
 }
