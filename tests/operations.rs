@@ -209,6 +209,35 @@ fn what_a_reload_could_not_read_is_refused_at_once() {
     }
 }
 
+/// It may be another machine, or somebody else who checks: a warning.
+#[test]
+fn a_check_warns_of_what_the_user_may_not_write() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
+    let root_only = folder.path().join("closed");
+    fs::create_dir_all(root_only.join("letsencrypt/live")).unwrap();
+    fs::set_permissions(root_only.join("letsencrypt/live"), fs::Permissions::from_mode(0o000)).unwrap();
+    fs::set_permissions(&root_only, fs::Permissions::from_mode(0o555)).unwrap();
+    let at = |path: &str| root_only.join(path).display().to_string();
+    let text = site("certificate = \"acme\"")
+        + &format!("[acme]\nimport = \"{}\"\n[store]\npath = \"{}\"\n", at("letsencrypt"), at("store"))
+        + &format!("[log]\naccess = \"{}\"\n[admin]\nsocket = \"{}\"\n", at("a.log"), at("run/a.sock"));
+    let file = write(folder.path(), &text);
+    let mut command = Command::new(BINARY);
+    command.args(["check", "--config", &file]);
+    if Uid::effective().is_root() {
+        command.uid(65_534);
+    }
+    let output = command.output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{told}");
+    for key in ["(store.path)", "(log.access)", "(admin.socket)", "(acme.import)"] {
+        assert!(told.contains(key), "{key}: {told}");
+    }
+    assert_eq!(told.matches("may not write there: Permission denied").count(), 3, "{told}");
+    assert_eq!(told.matches("may not read there: Permission denied").count(), 1, "{told}");
+}
+
 /// A user who has not logged in, as in a container, has no directory below /run/user.
 #[test]
 fn without_a_directory_for_sockets() {

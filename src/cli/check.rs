@@ -3,6 +3,10 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Write as _};
+use std::path::PathBuf;
+
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::unistd::{AccessFlags, faccessat};
 
 use super::{ConfigFile, Failure, files, matrix, print};
 use crate::acme;
@@ -22,7 +26,8 @@ use crate::tls::Shared;
 /// Runs the command.
 pub(super) fn run(config: ConfigFile) -> Result<(), Failure> {
     let (loaded, mut problems) = config::inspect(&files::config_file(config.config)?)?;
-    if runtime::is_root() {
+    let as_root = runtime::is_root();
+    if as_root {
         // `serve` reads certificates as this user too, and what only root can read it cannot.
         runtime::assume(loaded.config.process.user.as_deref()).map_err(Failure::new)?;
     }
@@ -38,6 +43,7 @@ pub(super) fn run(config: ConfigFile) -> Result<(), Failure> {
     problems.extend(read.filter(|problem| !known.contains(&problem.place)));
     Problems::check(&loaded.source, problems)?;
     more.extend(odd_store(&loaded));
+    more.extend(barred(&loaded, as_root));
     print(&report(&loaded))?;
     let warnings = loaded.warning_text() + &render("warning", &loaded.source, &more);
     let _ = io::stderr().write_all(warnings.as_bytes());
@@ -87,6 +93,37 @@ fn odd_store(loaded: &Loaded) -> Vec<Problem> {
     let place = loaded.place("store", "path");
     let told = volatile.into_iter().chain(store::exposed(path));
     told.map(|message| Problem::new(place.clone(), message, "")).collect()
+}
+
+/// Where `serve` will have to write, or to find certbot's certificates, and whoever runs the check could not. Only a warning: it
+/// may be run by somebody else, or on another machine. Root does most of it before it becomes `[process] user`.
+fn barred(loaded: &Loaded, as_root: bool) -> Vec<Problem> {
+    let config = &loaded.config;
+    let (write, read) = (AccessFlags::W_OK, AccessFlags::R_OK);
+    let of_ca =
+        |at: (&'static str, &'static str, PathBuf, AccessFlags)| Some(at).filter(|_| config.asks_a_ca());
+    let early = [
+        of_ca(("store", "path", config.store.path.join("acme"), write)),
+        config.acme.import.as_ref().and_then(|home| of_ca(("acme", "import", home.join("live"), read))),
+        config.admin.socket.parent().map(|folder| ("admin", "socket", folder.to_owned(), write)),
+    ];
+    let log = match &config.log.access {
+        AccessLog::File(path) => Some(("log", "access", path.clone(), write)),
+        _ => None,
+    };
+    let is_early_roots = as_root && config.process.user.is_some();
+    let places = early.into_iter().filter(|_| !is_early_roots).chain([log]).flatten();
+    let user = nix::unistd::geteuid();
+    let told = |(table, key, path, asked): (&str, &str, PathBuf, AccessFlags)| {
+        let there = path.ancestors().find(|part| part.exists())?;
+        let asked = if there.is_dir() { asked | AccessFlags::X_OK } else { asked };
+        let error = faccessat(AT_FDCWD, there, asked, AtFlags::AT_EACCESS).err()?;
+        let verb = if asked.contains(write) { "write" } else { "read" };
+        let message = format!("{}: user {user} may not {verb} there: {}", there.display(), error.desc());
+        let help = "let the user that the edge runs as do so, or name another place";
+        Some(Problem::new(loaded.place(table, key), message, help))
+    };
+    places.filter_map(told).collect()
 }
 
 /// The matrix and the sites, as plain text that ends in a line feed.
