@@ -83,6 +83,7 @@ impl Drop for Exchange {
         let line = self.line();
         self.worker.lobby.meter.end(&self.measured(&line));
         self.worker.lobby.access.write(&line);
+        self.tell_broken();
         if let Some(belonging) = self.context(false).and_then(TraceContext::recorded) {
             let seen = self.seen(&line, belonging);
             self.worker.lobby.access.spans().put(seen);
@@ -104,6 +105,18 @@ impl Exchange {
             self.link.seat.is_for(site.series);
         }
         self.site = Some(site);
+    }
+
+    /// What an upstream did to it, for the access line has no room for more than a word.
+    fn tell_broken(&self) {
+        let (error, source) = match &self.fault {
+            Some(fault @ Fault::UpstreamBroken { source, .. }) => (fault, source.as_ref()),
+            Some(fault @ Fault::Unanswered { .. }) => (fault, None),
+            _ => return,
+        };
+        let upstream = self.trace.peer.as_deref().unwrap_or_default();
+        let source = source.map(tracing::field::display);
+        tracing::warn!(request_id = %self.id, upstream, %error, source, "an upstream failed a request");
     }
 
     /// The trace that it belongs to: its client's or, where it `begins` one and its client has none, its own. The first who

@@ -224,11 +224,11 @@ impl Call {
             let Some(conn) = &mut self.conn else {
                 return Poll::Ready(Err(Fault::internal("an answer was read twice")));
             };
-            if let Some(end) = self.scanner.find_end(&conn.buffer).map_err(|_| broken("a malformed head"))? {
+            if let Some(end) = self.scanner.find_end(&conn.buffer).map_err(|bad| broken(bad.text()))? {
                 return Poll::Ready(self.take_head(end));
             }
             if conn.buffer.len() > MAX_RESPONSE_HEAD {
-                return Poll::Ready(Err(broken("the head is too long")));
+                return Poll::Ready(Err(broken("its head is longer than 64 KiB")));
             }
             match poll_read_into(&mut conn.socket, &mut conn.buffer, cx) {
                 Poll::Ready(Ok(0)) => {
@@ -245,7 +245,7 @@ impl Call {
     fn take_head(&mut self, end: usize) -> Result<Answer, Fault> {
         let Some(conn) = &mut self.conn else { return Err(Fault::internal("an answer was read twice")) };
         let mut head = Head::default();
-        let line = head.parse_response(&conn.buffer.split_to(end)).map_err(|_| broken("a malformed head"))?;
+        let line = head.parse_response(&conn.buffer.split_to(end)).map_err(|bad| broken(bad.text()))?;
         self.scanner = Scanner::default();
         let framing = framing::of_response(&head, line.version, line.status, &self.method)?;
         if line.status == StatusCode::SWITCHING_PROTOCOLS {

@@ -51,14 +51,25 @@ pub struct Field<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BadHead {
     /// It is not one; the text says where.
-    #[error("{0}")]
+    #[error("{}", self.text())]
     Syntax(&'static str),
     /// More than [`MAX_LINES`] field lines.
-    #[error("too many field lines")]
+    #[error("{}", self.text())]
     TooManyLines,
     /// Not HTTP/1.0 or HTTP/1.1.
-    #[error("the HTTP version is not supported")]
+    #[error("{}", self.text())]
     Version,
+}
+
+impl BadHead {
+    /// The same as its `Display`.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Syntax(text) => text,
+            Self::TooManyLines => "more than 128 field lines",
+            Self::Version => "the HTTP version is not supported",
+        }
+    }
 }
 
 /// HTTP/1.x, as the start line says.
