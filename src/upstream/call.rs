@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -52,7 +53,9 @@ pub enum Chunk {
 pub struct Call {
     /// None once it went back to its pool.
     conn: Option<Conn>,
-    busy: Busy,
+    lane: Rc<Lane>,
+    /// What it is counted by, until the answer is whole: whoever reads it later may be slow.
+    busy: Option<Busy>,
     place: Option<Place>,
     timeout: Duration,
     method: Method,
@@ -67,7 +70,7 @@ pub struct Call {
     /// What follows in the answer's body.
     receiver: Receiver,
     keep_alive: bool,
-    /// Whether the member was thought to be leaving when the request was begun.
+    /// The doubt about its member when the request was begun.
     doubt: u64,
 }
 
@@ -89,11 +92,13 @@ pub(super) struct Held {
 impl Call {
     pub(super) fn new(held: Held, timeout: Duration, mut outgoing: Outgoing) -> Self {
         let Held { conn, busy, place } = held;
-        let doubt = busy.0.member.doubt.now();
+        let lane = Rc::clone(&busy.0);
+        let doubt = lane.member.doubt.now();
         let sender = Sender::new(&mut outgoing);
         Self {
             conn: Some(conn),
-            busy,
+            lane,
+            busy: Some(busy),
             place,
             timeout,
             method: outgoing.method,
@@ -148,6 +153,11 @@ impl Call {
         self.finish();
     }
 
+    /// It is not sent again, now that it has an answer: what was kept of its body for that is given up.
+    pub(super) fn settle(&mut self) {
+        self.again = None;
+    }
+
     /// No more silence is too long: for event streams.
     pub fn wait_for_ever(&mut self) {
         self.timeout = Duration::MAX;
@@ -160,19 +170,19 @@ impl Call {
 
     /// The connection itself, after a 101, with the bytes that came behind the head.
     pub fn into_tunnel(self) -> Option<(Io, Bytes)> {
-        let (io, behind) = Io::new(self.conn?, self.busy, self.place);
+        let (io, behind) = Io::new(self.conn?, self.busy?, self.place);
         Some((io, behind.freeze()))
     }
 
     /// The Set-Cookie field's value that is to bring the client back here; None where it needs none.
     pub fn cookie(&self, upstream: &Upstream) -> Option<Vec<u8>> {
         upstream.cookie()?;
-        upstream.cookie_for(&self.busy.0.member, self.wants.as_ref())
+        upstream.cookie_for(&self.lane.member, self.wants.as_ref())
     }
 
     /// The member that it is with.
     pub(super) fn lane(&self) -> &Lane {
-        &self.busy.0
+        &self.lane
     }
 
     /// Since when the connection had lain idle, where it was a reused one.
@@ -180,7 +190,7 @@ impl Call {
         self.conn.as_ref().filter(|conn| conn.reused).map(|conn| conn.idle_since)
     }
 
-    /// The request, where none of its body is lost, and sending it again is safe: by its method, or as it `was_read` by nobody.
+    /// The request, where none of its body is lost, and sending it again is safe: by its method, or where it was not read.
     pub(super) fn take_back(self, was_read: bool) -> Option<Outgoing> {
         let untouched = !self.sender.touched;
         if was_read && !(self.method.is_idempotent() || self.sender.written == 0 || self.is_undelivered()) {
@@ -258,7 +268,7 @@ impl Call {
                 return Err(broken("too many interim answers"));
             }
         } else {
-            let doubt = &self.busy.0.member.doubt;
+            let doubt = &self.lane.member.doubt;
             self.keep_alive = framing != Framing::Close && keeps_alive(&head, line);
             if self.keep_alive {
                 doubt.kept(self.doubt);
@@ -314,8 +324,9 @@ impl Call {
         self.receiver = Receiver::Done;
         let Some(conn) = self.conn.take() else { return };
         if self.keep_alive && conn.buffer.is_empty() && matches!(self.sender.phase, Phase::Done) {
-            self.busy.0.put(conn);
+            self.lane.put(conn);
         }
+        (self.busy, self.place) = (None, None);
     }
 }
 

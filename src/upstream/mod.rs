@@ -175,6 +175,7 @@ impl Upstream {
             let fault = match call.head().await {
                 Ok(answer) => {
                     call.lane().member.answered();
+                    call.settle();
                     return Ok((answer, call));
                 }
                 Err(fault) => fault,

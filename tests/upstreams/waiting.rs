@@ -1,12 +1,13 @@
 //! Who waits, and in which order.
 
+use std::io::Write as _;
 use std::sync::{Arc, Barrier, Condvar, Mutex};
 
 use super::{addresses, edge, say, wait, wait_for_status};
 use crate::support::client::{NAME, Tls, Wire, connect};
 use crate::support::edge::Edge;
 use crate::support::port::Port;
-use crate::support::upstream::Upstream;
+use crate::support::upstream::{Then, Upstream};
 
 /// An upstream that answers only as often as it is told to, and knows how many ask at once.
 #[derive(Clone, Default)]
@@ -79,6 +80,24 @@ fn no_more_at_once_than_there_are_places_and_first_come_first_served() {
     }
     assert_eq!(turnstile.most(), 2);
     assert_eq!(upstream.mark(), 6);
+}
+
+#[test]
+fn a_client_that_reads_slowly_keeps_no_place() {
+    const LENGTH: usize = 16 << 20;
+    let upstream = Upstream::start(|seen, stream| {
+        if seen.target != "/large" {
+            return say(stream, &seen.target);
+        }
+        write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {LENGTH}\r\n\r\n")?;
+        stream.write_all(&vec![b'x'; LENGTH])?;
+        Ok(Then::Keep)
+    });
+    let edge = edge(&addresses(&[&upstream]), "concurrency = 1\nqueue_timeout = \"60s\"");
+    let mut slow = send(&edge, "/large");
+    upstream.wait_from(0, "/large", |seen| seen.target == "/large");
+    assert_eq!(connect(&edge).get("/next").unwrap().text(), "/next");
+    assert_eq!(slow.response().unwrap().body.len(), LENGTH);
 }
 
 #[test]
