@@ -15,6 +15,8 @@ use tokio::time::timeout;
 
 /// How long a doubt lasts. gunicorn keeps idle connections, and its queue, for two seconds when it is told to stop.
 const LASTS: Duration = Duration::from_millis(2500);
+/// How long one doubt is renewed by answers that close. A server that stops is gone by then; another closes as it likes.
+const RENEWED: Duration = Duration::from_secs(10);
 /// After so many doubts in a row that nothing came of there are no more: the member closes connections as it likes.
 const VAIN: u32 = 2;
 
@@ -25,6 +27,8 @@ pub(super) struct Doubt {
     keeps: AtomicBool,
     /// When the doubt began, in milliseconds of the process; 0: there is none.
     since: AtomicU64,
+    /// The same of the first of the answers that renewed it.
+    first: AtomicU64,
     /// Doubts in a row that nothing came of.
     vain: AtomicU32,
     settled: Notify,
@@ -48,14 +52,27 @@ impl Doubt {
 
     /// An answer closed its connection.
     pub(super) fn closed(&self) {
-        if self.keeps.load(Ordering::Relaxed) && self.vain.load(Ordering::Relaxed) < VAIN {
-            self.since.store(uptime(), Ordering::Relaxed);
+        self.closed_at(uptime());
+    }
+
+    fn closed_at(&self, now: u64) {
+        if !self.keeps.load(Ordering::Relaxed) || self.vain.load(Ordering::Relaxed) >= VAIN {
+            return;
+        }
+        if !self.is_there() {
+            self.first.store(now, Ordering::Relaxed);
+        }
+        let lasted = Duration::from_millis(now.saturating_sub(self.first.load(Ordering::Relaxed)));
+        if lasted < RENEWED {
+            self.since.store(now, Ordering::Relaxed);
         }
     }
 
     /// It takes no connections, or takes them again: there was something in it.
     pub(super) fn confirm(&self) {
         self.vain.store(0, Ordering::Relaxed);
+        // Who comes in its place may close every connection.
+        self.keeps.store(false, Ordering::Relaxed);
         self.settle();
     }
 
@@ -95,6 +112,20 @@ fn uptime() -> u64 {
 mod tests {
     use super::*;
 
+    #[test]
+    fn it_is_not_renewed_for_ever() {
+        let doubt = Doubt::default();
+        doubt.kept(0);
+        for (now, since) in [(1000, 1000), (3000, 3000), (10_999, 10_999), (11_000, 10_999), (20_000, 10_999)]
+        {
+            doubt.closed_at(now);
+            assert_eq!(doubt.now(), since);
+        }
+        doubt.settle();
+        doubt.closed_at(20_000);
+        assert_eq!(doubt.now(), 20_000);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn it_ends_with_a_proof_or_by_itself() {
         let doubt = Doubt::default();
@@ -115,6 +146,9 @@ mod tests {
             assert!(!doubt.is_there());
         }
         doubt.confirm();
+        doubt.closed();
+        assert!(!doubt.is_there(), "another may be in its place");
+        doubt.kept(0);
         doubt.closed();
         assert!(doubt.is_there());
     }

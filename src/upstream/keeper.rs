@@ -61,7 +61,7 @@ impl Keeper {
 async fn follow(keeper: Keeper, upstream: Weak<Upstream>, target: usize) {
     let Some(names) = upstream.upgrade().map(|upstream| Arc::clone(&upstream.names)) else { return };
     let Some(look) = names.look(target) else { return };
-    let mut failures = 0;
+    let mut failures = Failures::default();
     while let Some(pause) = look_up(&keeper, &upstream, target, &mut failures).await {
         tokio::select! {
             () = sleep(pause) => {}
@@ -70,12 +70,19 @@ async fn follow(keeper: Keeper, upstream: Weak<Upstream>, target: usize) {
     }
 }
 
+/// Looks at a name in a row that came to nothing, and of the last ones those that found it missing.
+#[derive(Default)]
+struct Failures {
+    all: u32,
+    missing: u32,
+}
+
 /// One look. Returns when the next one is due; None once nobody needs it any more.
 async fn look_up(
     keeper: &Keeper,
     upstream: &Weak<Upstream>,
     target: usize,
-    failures: &mut u32,
+    failures: &mut Failures,
 ) -> Option<Duration> {
     let host = upstream.upgrade()?.proxy.targets.get(target).and_then(name)?.to_owned();
     let found = keeper.0.resolver.addresses(&host).await;
@@ -83,7 +90,7 @@ async fn look_up(
     let look = upstream.names.look(target)?;
     let error = match found {
         Ok(found) => {
-            *failures = 0;
+            *failures = Failures::default();
             let joined = upstream.move_to(target, &found.addresses);
             look.succeeded();
             for member in joined {
@@ -93,14 +100,15 @@ async fn look_up(
         }
         Err(error) => error,
     };
-    *failures += 1;
-    if matches!(error, Lost::Missing) && *failures >= MISSING {
+    failures.all += 1;
+    failures.missing = if matches!(error, Lost::Missing) { failures.missing + 1 } else { 0 };
+    if failures.missing >= MISSING {
         upstream.move_to(target, &[]);
     }
     if look.failed(&error.to_string()) {
         tracing::warn!(upstream = upstream.name(), name = host, %error, "a name leads nowhere just now");
     }
-    Some((LOOK_AGAIN * 2_u32.pow((*failures - 1).min(8))).min(LOOK_AGAIN_MOST))
+    Some((LOOK_AGAIN * 2_u32.pow((failures.all - 1).min(8))).min(LOOK_AGAIN_MOST))
 }
 
 /// Asks a member whether it is well: one that is ill ever less often, one that is not as its health check says.
@@ -131,7 +139,8 @@ async fn watch(keeper: Keeper, upstream: Weak<Upstream>, member: Arc<Member>) {
 /// One look at a member. While requests wait for it, the first of them is sent to see.
 async fn look(keeper: &Keeper, upstream: &Arc<Upstream>, member: &Arc<Member>) {
     let Proxy { health, connect_timeout, .. } = upstream.proxy();
-    if health.is_none() && !upstream.is_available() && Line::send_scout(upstream, member) {
+    let waits_for_it = health.is_none() && member.is_merely_down() && !upstream.is_available();
+    if waits_for_it && Line::send_scout(upstream, member) {
         return upstream.rest_longer(member);
     }
     let asked = health::ask(&member.address, &keeper.0.tls, *connect_timeout, health.as_ref()).await;

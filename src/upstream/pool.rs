@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -51,6 +51,9 @@ impl Drop for Busy {
     }
 }
 
+/// Members outlive workers, so that what is noted of them is by one clock.
+static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
+
 impl Pools {
     /// Empty pools. Call it on the worker's own runtime.
     pub fn new() -> Self {
@@ -59,7 +62,7 @@ impl Pools {
             lanes: RefCell::default(),
             dice: Dice::new(),
             tls: ClientTls::default(),
-            began: Instant::now(),
+            began: *BEGAN,
             shard: WORKERS.fetch_add(1, Ordering::Relaxed),
         }))
     }
