@@ -121,7 +121,8 @@ fn content(
 fn cache_control(head: &mut Head, cache: FileCache, name: &[u8], public: bool) {
     let value = match cache {
         FileCache::Unsaid => return,
-        FileCache::For(age) => format!("max-age={}", age.as_secs()),
+        FileCache::For(age) if public => format!("max-age={}", age.as_secs()),
+        FileCache::For(age) => format!("private, max-age={}", age.as_secs()),
         FileCache::Immutable if kind::is_hashed(name) => {
             format!("{}, {FOR_EVER}", if public { "public" } else { "private" })
         }

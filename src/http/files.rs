@@ -98,7 +98,8 @@ async fn send(
         is_head: request.method == Method::HEAD,
         boundary: &exchange.id,
         now: SystemTime::now(),
-        public: exchange.user.get().is_none(),
+        // Whoever is led here by the upstream was let in by it.
+        public: exchange.user.get().is_none() && told.is_none(),
     };
     let Served { status, mut head, length, body } = files::serve(folder, permit, name, asked, told).await?;
     head.push(b"x-request-id", exchange.id.as_bytes());

@@ -56,7 +56,11 @@ fn what_the_upstream_leaves_open_the_route_says() {
         &[("accept-encoding", "gzip")],
     );
     assert_eq!(answer.header("content-type"), Some("text/plain; charset=utf-8"));
-    assert_eq!(answer.header("cache-control"), Some("max-age=86400"));
+    assert_eq!(
+        answer.header("cache-control"),
+        Some("private, max-age=86400"),
+        "the upstream let this one in"
+    );
     assert_eq!((answer.header("content-encoding"), answer.text().as_str()), (None, "0123456789"));
 }
 

@@ -25,7 +25,11 @@ pub(super) fn read(table: &Table<'_>, home: &Home<'_>) -> Option<Files> {
     let folder = table.get("files").and_then(|value| home.path(&value));
     let cache = table.get("cache").map_or(Some(FileCache::Unsaid), |value| cache(&value));
     let internal = table.flag("internal").unwrap_or(false);
-    for value in ["rate", "auth"].iter().filter_map(|name| table.get(name)).filter(|_| internal) {
+    for value in ["rate", "auth", "headers", "compress", "body"]
+        .iter()
+        .filter_map(|name| table.get(name))
+        .filter(|_| internal)
+    {
         value.refuse("nobody asks for an internal route", "give it to the route that leads here");
     }
     let sandbox = table.flag("sandbox").unwrap_or(cache != Some(FileCache::Immutable));
