@@ -4,8 +4,10 @@ use http::StatusCode;
 
 use super::compress::compress;
 use super::exchange::Exchange;
+use super::respond;
 use super::response::Response;
 use crate::config::model::Headers;
+use crate::fault::Fault;
 use crate::route::Policy;
 use crate::wire::{Head, Known};
 
@@ -15,12 +17,19 @@ pub(super) fn finish(exchange: &Exchange, response: &mut Response) {
         && response.status != StatusCode::SWITCHING_PROTOCOLS
     {
         rate_limit(exchange, policy, &mut response.head);
-        headers(&policy.headers, &mut response.head);
+        headers(&policy.headers, &mut response.head, exchange.fault.is_some());
     }
     strict_transport_security(exchange, response);
     if let Some(rules) = exchange.policy.as_ref().and_then(|policy| policy.compress.as_ref()) {
         compress(exchange, rules, response);
     }
+}
+
+/// The page for what was found after the answer had been finished already: it goes out in its place.
+pub(super) fn fault(exchange: &mut Exchange, fault: Fault) -> Response {
+    let mut response = respond::fault(exchange, fault);
+    finish(exchange, &mut response);
+    response
 }
 
 /// What the upstream says of rates itself stands.
@@ -35,15 +44,17 @@ fn rate_limit(exchange: &Exchange, policy: &Policy, head: &mut Head) {
     }
 }
 
-fn headers(headers: &Headers, head: &mut Head) {
+/// Vary is added to, for what else an answer differs by stays true. How long a fault's page may be kept is not the site's to say.
+fn headers(headers: &Headers, head: &mut Head, is_fault: bool) {
     if headers.set.is_empty() && headers.remove.is_empty() {
         return;
     }
-    let set = headers.set.iter().map(|(name, _)| name);
-    head.retain(|_, own| {
-        !set.clone().chain(&headers.remove).any(|name| own.eq_ignore_ascii_case(name.as_bytes()))
-    });
-    for (name, value) in &headers.set {
+    let ours = |name: &str| is_fault && name == "cache-control";
+    let set = headers.set.iter().filter(|(name, _)| !ours(name));
+    let replaced = set.clone().map(|(name, _)| name).filter(|name| *name != "vary");
+    let gone = replaced.chain(headers.remove.iter().filter(|name| !ours(name)));
+    head.retain(|_, own| !gone.clone().any(|name| own.eq_ignore_ascii_case(name.as_bytes())));
+    for (name, value) in set {
         head.push(name.as_bytes(), value.as_bytes());
     }
 }

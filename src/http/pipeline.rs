@@ -81,7 +81,9 @@ async fn answer(
     // "*" asks about the server, which is the site as a whole.
     let path = if request.path() == b"*" { b"/" } else { request.path() };
     let path = normalize(path).map_err(bad_path)?;
-    let route = site.route(&path).ok_or(Fault::NoRoute)?;
+    let Some(route) = site.route(&path) else {
+        return canonical(exchange, &site, request).ok_or(Fault::NoRoute);
+    };
     exchange.policy.clone_from(&route.policy);
     exchange.series = route.series;
     let permit =

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write as _;
 
 use super::edge;
-use crate::support::client::{Response, connect};
+use crate::support::client::{NAME, Response, connect};
 use crate::support::upstream::{Then, Upstream};
 
 const CONFIG: &str = r#"
@@ -51,6 +51,38 @@ fn they_are_changed_on_every_answer() {
     assert_eq!(values(&answer, "x-frame-options"), ["SAMEORIGIN"]);
     assert_eq!(values(&answer, "server"), ["api"], "what the route sets, the site does not take off");
     assert!(answer.header("x-team").or(answer.header("x-powered-by")).is_none(), "{answer:?}");
+}
+
+#[test]
+fn what_they_may_not_take_away() {
+    let upstream = Upstream::start(|_, stream| {
+        stream.write_all(
+            b"HTTP/1.1 200 OK\r\nVary: Cookie\r\nCache-Control: private\r\nContent-Length: 2\r\n\r\nok",
+        )?;
+        Ok(Then::Keep)
+    });
+    let files = tempfile::tempdir().unwrap();
+    for name in ["a.txt", "a.txt.gz"] {
+        fs::write(files.path().join(name), name).unwrap();
+    }
+    let text = format!(
+        "[site.proxy]\nheaders = {{ set = {{ Vary = \"Origin\", Cache-Control = \"max-age=600\" }} }}\n\
+         [[site.route]]\npath = \"/files/\"\nfiles = \"{}\"\nsandbox = false\n",
+        files.path().display()
+    );
+    let edge = edge(&upstream, &text);
+    let mut client = connect(&edge);
+    for (path, status, vary, cache) in [
+        ("/", 200, &["Cookie", "Origin"][..], "max-age=600"),
+        ("/files/a.txt", 200, &["Accept-Encoding", "Origin"], "max-age=600"),
+        ("/files/b.txt", 404, &["Origin"], "no-store"),
+    ] {
+        let ask = format!("GET {path} HTTP/1.1\r\nHost: {NAME}\r\nAccept-Encoding: gzip\r\n\r\n");
+        let answer = client.ask(ask).unwrap();
+        assert_eq!(answer.status, status, "{path}");
+        assert_eq!(values(&answer, "vary"), vary, "{path}");
+        assert_eq!(values(&answer, "cache-control"), [cache], "{path}");
+    }
 }
 
 fn values<'a>(answer: &'a Response, name: &str) -> Vec<&'a str> {

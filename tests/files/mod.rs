@@ -59,7 +59,7 @@ impl Stack {
         });
         let up = format!("[[site.route]]\npath = \"/up/\"\nupstream = \"{}\"\n", upstream.address());
         let site = format!(
-            "[sources]\nelsewhere = [\"192.0.2.1\"]\n[[site]]\ndomains = [\"{NAME}\"]\ncertificate = \"internal\"\n"
+            "[sources]\nelsewhere = [\"192.0.2.1\"]\n[[site]]\ndomains = [\"{NAME}\"]\nredirect = [\"www.{NAME}\"]\ncertificate = \"internal\"\n"
         );
         let edge = Edge::start(&[ROWS, &site, &up, &routes.concat()].concat());
         Self { edge, folder, upstream }

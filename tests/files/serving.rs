@@ -76,6 +76,19 @@ fn files_are_only_read() {
 }
 
 #[test]
+fn a_name_that_is_redirected_needs_no_route() {
+    let (stack, name) = (stack(), format!("www.{NAME}"));
+    for path in ["/static/only.js", "/nowhere?a=b"] {
+        let stream = client::tls(stack.edge.https(), &stack.edge.ca(), &name, &[b"http/1.1"]).unwrap();
+        let mut client = client::Wire::new(stream);
+        client.send(format!("GET {path} HTTP/1.1\r\nHost: {name}\r\n\r\n")).unwrap();
+        let answer = client.response().unwrap();
+        let to = format!("https://{NAME}{path}");
+        assert_eq!((answer.status, answer.header("location")), (308, Some(&*to)));
+    }
+}
+
+#[test]
 fn one_connection_serves_many() {
     let stack = stack();
     let mut wire = client::connect(&stack.edge);

@@ -17,7 +17,7 @@ use crate::fault::Fault;
 use crate::http::client::LEAST;
 use crate::http::exchange::Exchange;
 use crate::http::response::{Payload, Response};
-use crate::http::{respond, tunnel};
+use crate::http::{finish, tunnel};
 use crate::upstream::{Chunk, Io};
 use crate::wire::deadline::Deadline;
 
@@ -42,7 +42,7 @@ pub(super) async fn send(
     let first = match first {
         Ok(first) => first,
         Err(fault) => {
-            let failed = respond::fault(exchange, fault);
+            let failed = finish::fault(exchange, fault);
             return Box::pin(send(exchange, stream, failed, None, share, limits)).await;
         }
     };

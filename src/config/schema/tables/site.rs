@@ -282,7 +282,7 @@ pub static HEADERS: Table = Table {
             "set",
             Map("a table of headers, as in { X-Frame-Options = \"DENY\" }"),
             Nothing,
-            "Each stands once, with this value",
+            "Each stands once, with this value; Vary is added to, and Cache-Control is not for the edge's own pages",
         ),
         key("remove", Texts("Server"), Nothing, "Each is taken off"),
     ],
