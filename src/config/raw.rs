@@ -92,9 +92,14 @@ impl<'a> Report<'a> {
         self.warnings.borrow_mut().push(Problem::new(place.clone(), message, help));
     }
 
-    /// An inline secret, which is blanked out wherever the file is shown.
+    /// What is blanked out wherever the file is shown.
+    fn hide(&self, span: Range<usize>) {
+        self.secrets.borrow_mut().push(span);
+    }
+
+    /// An inline secret, which is blanked out too.
     pub(super) fn secret(&self, place: &Place, help: &str) {
-        self.secrets.borrow_mut().push(place.span.clone());
+        self.hide(place.span.clone());
         self.error(place, "a secret is never written in the file", help);
     }
 
@@ -133,10 +138,16 @@ impl<'a> Table<'a> {
     ) -> Self {
         let mut table =
             Self { entries: Some(entries), schema, place, report, meant: Vec::new(), unbuilt: false };
-        for (key, _) in in_order(entries) {
+        for (key, value) in in_order(entries) {
             let place = Place { span: key.span(), path: join(&table.place.path, key.get_ref()) };
             match schema.key(key.get_ref()) {
-                None => table.meant.extend(unknown(schema, key.get_ref(), &place, report)),
+                None => {
+                    table.meant.extend(unknown(schema, key.get_ref(), &place, report));
+                    // It may be a secret under a wrong name.
+                    if schema::has_secrets(&table.place.path) {
+                        report.hide(value.span());
+                    }
+                }
                 Some(Key { kind: Kind::Later(instead), .. }) => {
                     table.unbuilt = true;
                     report.error(

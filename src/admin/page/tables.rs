@@ -36,8 +36,10 @@ fn trouble(html: &mut Html, met: &Met) {
         None => html.text(&met.time),
     }
     let status = if met.status == 0 { "none".to_owned() } else { met.status.to_string() };
+    // Without the query: there are secrets in queries.
+    let path = met.path.split('?').next().unwrap_or_default();
     put!(html; "</td><td data-label=\"Status\"><b class=\"" (class) "\">" (status) "</b></td>");
-    put!(html; "<td data-label=\"Request\"><span class=\"asked\"><b>" (met.method) "</b> " (met.host) (met.path) "</span>");
+    put!(html; "<td data-label=\"Request\"><span class=\"asked\"><b>" (met.method) "</b> " (met.host) (path) "</span>");
     put!(html; "<span class=\"id\">" (met.id) "</span></td><td data-label=\"Why\">");
     let why = if met.why.is_empty() { "answered so by the upstream" } else { &met.why };
     put!(html; (why));

@@ -125,6 +125,12 @@ pub(super) static SECRETS: &[&[&str]] = &[
     &["trace", "headers"],
 ];
 
+/// Whether secrets are named in the table of that path, or below it.
+pub(super) fn has_secrets(path: &str) -> bool {
+    let first = path.split(['.', '[']).next();
+    SECRETS.iter().any(|keys| keys.first().copied() == first)
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::units;
