@@ -161,8 +161,9 @@ impl Exchange {
     }
 
     fn line(&self) -> Line<'_> {
+        let left = matches!(self.fault, Some(Fault::ClientGone));
         let mut line = Line {
-            status: if matches!(self.fault, Some(Fault::ClientGone)) { 499 } else { self.status },
+            status: if left && self.status == 0 { 499 } else { self.status },
             request_bytes: self.received.get(),
             response_bytes: self.sent,
             upstream: self.trace.peer.as_deref(),

@@ -44,6 +44,7 @@ pub(super) fn fault(exchange: &mut Exchange, fault: Fault) -> Response {
         _ => {}
     }
     exchange.fault = Some(fault);
+    exchange.status = status.as_u16();
     own(exchange, status, head, body, close)
 }
 

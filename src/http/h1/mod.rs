@@ -23,7 +23,7 @@ use super::link::Link;
 use super::pipeline;
 use super::request::{Protocol, Request};
 use super::response::{Payload, Response};
-use super::{respond, tunnel};
+use super::{finish, respond, tunnel};
 use crate::config::model::Limits;
 use crate::fault::Fault;
 use crate::lobby::{LAST_CALL, Stage};
@@ -177,9 +177,7 @@ async fn exchange<S: Client>(
     };
     let mut exchange = Exchange::new(link, request);
     let response = if let Some(fault) = fault {
-        let response = respond::fault(&mut exchange, fault);
-        exchange.status = response.status.as_u16();
-        response
+        respond::fault(&mut exchange, fault)
     } else {
         let Some(response) = handle(wire, &mut exchange, limits).await else {
             exchange.fault = Some(Fault::ClientGone);
@@ -187,7 +185,8 @@ async fn exchange<S: Client>(
         };
         response
     };
-    if matches!(response.payload, Payload::Silence) {
+    // Who left inside its body has no answer; 499 is for the log.
+    if matches!(response.payload, Payload::Silence) || matches!(exchange.fault, Some(Fault::ClientGone)) {
         return After::Abort;
     }
     let (response, first) = look_behind(wire, &mut exchange, response).await;
@@ -237,11 +236,7 @@ async fn look_behind<S: Client>(
     let most = if response.is_brief() { LEAST } else { share(wire.borrow().io.room()) };
     match poll_fn(|cx| Poll::Ready(response.payload.first(most, cx))).await {
         Ok(first) => (response, first),
-        Err(fault) => {
-            let response = respond::fault(exchange, fault);
-            exchange.status = response.status.as_u16();
-            (response, None)
-        }
+        Err(fault) => (finish::fault(exchange, fault), None),
     }
 }
 

@@ -294,7 +294,6 @@ impl Stream {
         };
         let mut exchange = Exchange::new(&self.0.link, None);
         let mut response = respond::fault(&mut exchange, fault);
-        exchange.status = response.status.as_u16();
         if parts.method == http::Method::HEAD {
             response.payload = Payload::Empty;
         }
