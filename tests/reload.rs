@@ -70,6 +70,32 @@ fn an_open_connection_obeys_a_new_allow_list() {
     assert_eq!(over_h2.ask(get("/"), Bytes::new()).unwrap().status, 403);
 }
 
+/// A site that asks for client certificates from now on lets nobody go on without one.
+#[test]
+fn an_open_connection_obeys_a_new_client_ca() {
+    let upstream = Upstream::echo();
+    let site = |more: &str| {
+        let at = upstream.address();
+        format!(
+            "{ROWS}\n[[site]]\ndomains = [\"{NAME}\"]\nupstream = \"{at}\"\ncertificate = \"internal\"\n{more}\n"
+        )
+    };
+    let edge = Edge::start(&site(""));
+    let mut over_h1 = connect(&edge);
+    let mut over_h2 = h2(&edge).unwrap();
+    let mark = upstream.mark();
+    edge.write_config(&site("body = \"1MiB\""));
+    assert!(edge.reload());
+    assert_eq!(over_h1.get("/").unwrap().status, 200, "what has not changed does not matter");
+    assert_eq!(over_h2.ask(get("/"), Bytes::new()).unwrap().status, 200);
+    assert_eq!(upstream.mark(), mark + 2);
+    edge.write_config(&site(&format!("client_ca = \"{}\"", edge.ca().display())));
+    assert!(edge.reload());
+    over_h1.get("/").expect_err("no certificate was shown");
+    over_h2.ask(get("/"), Bytes::new()).expect_err("no certificate was shown");
+    assert_eq!(upstream.mark(), mark + 2, "nothing reaches the upstream");
+}
+
 /// A WebSocket that was open before a reload goes on after it.
 #[test]
 fn a_websocket_survives_reloads() {

@@ -13,6 +13,7 @@ use crate::lobby::Seat;
 use crate::name::Hostname;
 use crate::route::SiteEntry;
 use crate::snapshot::Snapshot;
+use crate::tls::SiteConfig;
 
 /// A client connection behind its handshake.
 pub(super) struct Link {
@@ -37,6 +38,8 @@ pub(super) struct TlsFacts {
     pub(super) version: &'static str,
     pub(super) suite: &'static str,
     pub(super) resumed: bool,
+    /// What the client was let in by.
+    pub(super) config: Arc<SiteConfig>,
 }
 
 /// How a connection stands with one snapshot.
@@ -74,7 +77,7 @@ impl Link {
     }
 
     /// How the connection stands now. The gate is asked again when the configuration changed, so that a
-    /// connection which is kept alive obeys a new allow list.
+    /// connection which is kept alive obeys a new allow list, and a site that asks for client certificates now.
     pub(super) fn standing(&self) -> Result<Rc<Standing>, Refused> {
         let mut standing = self.standing.borrow_mut();
         if !self.worker.lobby.live.is_current(&standing.snapshot) {
@@ -97,6 +100,18 @@ impl Standing {
         }
         let permit = rule.gate.admit(peer)?;
         let site = tls.and_then(|tls| snapshot.table.site(row, tls.name.as_str())).cloned();
+        let is_let_in = |(tls, site): (&TlsFacts, &Arc<SiteEntry>)| tls.suffices(&snapshot, site);
+        if !tls.zip(site.as_ref()).is_none_or(is_let_in) {
+            return Err(Refused);
+        }
         Ok(Self { permit, site, row, snapshot })
+    }
+}
+
+impl TlsFacts {
+    /// Whether the site would let the client in by the certificate that it has shown, or by none.
+    fn suffices(&self, snapshot: &Snapshot, site: &SiteEntry) -> bool {
+        let Some(own) = snapshot.tls(site) else { return true };
+        own.config(&self.name).map_or(!own.asks_clients(), |now| now.admits_like(&self.config))
     }
 }

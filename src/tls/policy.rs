@@ -220,6 +220,12 @@ impl SiteConfig {
         Ok(Self { hybrid: Arc::clone(&config), classic: config })
     }
 
+    /// Whether clients of one are let in as those of the other are: both ask for the same certificates, or for none. Who shares
+    /// tickets does.
+    pub fn admits_like(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.hybrid.ticketer, &other.hybrid.ticketer)
+    }
+
     /// The same for what is not HTTP. Clients that list protocols which are not spoken behind the edge are not refused, for
     /// nobody behind it would refuse them.
     pub(super) fn raw_face(&self, hello: &ClientHello<'_>) -> Arc<rustls::ServerConfig> {
