@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
@@ -40,9 +41,16 @@ pub(super) async fn connect(address: &Address, tls: &ClientTls) -> io::Result<So
     }
 }
 
+/// Whether it is the edge that cannot connect, to whomever: it says nothing of the target.
+pub(super) fn is_own(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(errno, Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM))
+}
+
 /// A target that speaks TLS otherwise than it should is no better for waiting; one that is not there may come.
 fn refused(source: io::Error) -> Fault {
     match source.kind() {
+        _ if is_own(&source) => Fault::Unavailable("its descriptors or the memory for sockets have run out"),
         io::ErrorKind::InvalidData => {
             Fault::UpstreamBroken { reason: "its TLS handshake failed", source: Some(source) }
         }

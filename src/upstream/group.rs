@@ -252,6 +252,7 @@ impl Upstream {
     /// A member took no connection.
     pub(super) fn refused(&self, member: &Member, fault: &Fault) {
         let is_news = match fault {
+            Fault::Unavailable(_) => return,
             Fault::Unreachable { .. } | Fault::ConnectTimeout => member.refused(fault.to_string()),
             _ => member.unanswered(fault.to_string(), self.is_last(member)),
         };

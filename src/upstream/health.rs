@@ -9,32 +9,34 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::conn::Socket;
-use super::dial::connect;
+use super::dial::{connect, is_own};
 use super::member::Address;
 use crate::config::model::Health;
 use crate::tls::upstream::ClientTls;
 use crate::wire::head::{Head, MAX_RESPONSE_HEAD, Scanner};
 
 /// Whether the member takes a connection within `limit`, the whole TLS handshake included where it speaks it, and answers
-/// the health check, where there is one, as it should. The error is for people.
+/// the health check, where there is one, as it should. The error is for people. None where the edge itself could not connect.
 pub(super) async fn ask(
     address: &Address,
     tls: &ClientTls,
     limit: Duration,
     health: Option<&Health>,
-) -> Result<(), String> {
+) -> Option<Result<(), String>> {
     let mut socket = match timeout(limit, connect(address, tls)).await {
-        Ok(connected) => connected.map_err(|error| format!("no connection: {error}"))?,
-        Err(_) => return Err("connecting took too long".to_owned()),
+        Ok(Ok(socket)) => socket,
+        Ok(Err(error)) if is_own(&error) => return None,
+        Ok(Err(error)) => return Some(Err(format!("no connection: {error}"))),
+        Err(_) => return Some(Err("connecting took too long".to_owned())),
     };
-    let Some(health) = health else { return Ok(()) };
+    let Some(health) = health else { return Some(Ok(())) };
     let path = &health.path;
-    match timeout(health.timeout, status(&mut socket, health)).await {
+    Some(match timeout(health.timeout, status(&mut socket, health)).await {
         Ok(Ok(status)) if health.is_well(status.as_u16()) => Ok(()),
         Ok(Ok(status)) => Err(format!("{path} answered {status}{}", hint(status))),
         Ok(Err(error)) => Err(format!("{path}: {error}")),
         Err(_) => Err(format!("{path} gave no answer within {:?}", health.timeout)),
-    }
+    })
 }
 
 /// What people meet.

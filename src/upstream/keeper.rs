@@ -144,6 +144,7 @@ async fn look(keeper: &Keeper, upstream: &Arc<Upstream>, member: &Arc<Member>) {
         return upstream.rest_longer(member);
     }
     let asked = health::ask(&member.address, &keeper.0.tls, *connect_timeout, health.as_ref()).await;
+    let Some(asked) = asked else { return };
     if !member.has(Flag::GONE) {
         upstream.heard(member, asked);
     }

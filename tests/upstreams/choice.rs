@@ -1,5 +1,6 @@
 //! Which of several upstreams is asked.
 
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -202,4 +203,23 @@ fn one_that_is_not_there_is_seen_and_counted() {
     });
     while client.get("/").unwrap().text() != "later" {}
     drop(later);
+}
+
+/// What the edge itself lacks says nothing of a target.
+#[test]
+fn a_lack_of_descriptors_takes_nobody_out() {
+    let upstream = named("here");
+    let edge = edge(&addresses(&[&upstream]), "hold = \"60s\"");
+    let limit = |soft: &str| {
+        let words = [format!("--pid={}", edge.pid()), format!("--nofile={soft}:")];
+        assert!(Command::new("prlimit").args(words).status().unwrap().success());
+    };
+    let mut client = connect(&edge);
+    edge.wait_for_clients(1);
+    limit("3");
+    assert_eq!(client.get("/").unwrap().status, 503);
+    limit("1024");
+    assert_eq!(client.get("/").unwrap().text(), "here");
+    let log = edge.log().all();
+    assert!(!log.contains("\"down\""), "{log}");
 }
