@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::unistd::{AccessFlags, faccessat};
@@ -100,30 +100,33 @@ fn odd_store(loaded: &Loaded) -> Vec<Problem> {
 fn barred(loaded: &Loaded, as_root: bool) -> Vec<Problem> {
     let config = &loaded.config;
     let (write, read) = (AccessFlags::W_OK, AccessFlags::R_OK);
-    let of_ca =
-        |at: (&'static str, &'static str, PathBuf, AccessFlags)| Some(at).filter(|_| config.asks_a_ca());
-    let early = [
-        of_ca(("store", "path", config.store.path.join("acme"), write)),
-        config.acme.import.as_ref().and_then(|home| of_ca(("acme", "import", home.join("live"), read))),
-        config.admin.socket.parent().map(|folder| ("admin", "socket", folder.to_owned(), write)),
-    ];
-    let log = match &config.log.access {
-        AccessLog::File(path) => Some(("log", "access", path.clone(), write)),
-        _ => None,
-    };
-    let is_early_roots = as_root && config.process.user.is_some();
-    let places = early.into_iter().filter(|_| !is_early_roots).chain([log]).flatten();
-    let user = nix::unistd::geteuid();
-    let told = |(table, key, path, asked): (&str, &str, PathBuf, AccessFlags)| {
-        let there = path.ancestors().find(|part| part.exists())?;
-        let asked = if there.is_dir() { asked | AccessFlags::X_OK } else { asked };
-        let error = faccessat(AT_FDCWD, there, asked, AtFlags::AT_EACCESS).err()?;
-        let verb = if asked.contains(write) { "write" } else { "read" };
-        let message = format!("{}: user {user} may not {verb} there: {}", there.display(), error.desc());
+    let mut places = Vec::new();
+    if !as_root || config.process.user.is_none() {
+        if config.asks_a_ca() {
+            places.push(("store", "path", config.store.path.join("acme"), write));
+            places.extend(config.acme.import.iter().map(|home| ("acme", "import", home.join("live"), read)));
+        }
+        places
+            .extend(config.admin.socket.parent().map(|folder| ("admin", "socket", folder.to_owned(), write)));
+    }
+    if let AccessLog::File(path) = &config.log.access {
+        places.push(("log", "access", path.clone(), write));
+    }
+    let told = |(table, key, path, asked): (&str, &str, PathBuf, _)| {
         let help = "let the user that the edge runs as do so, or name another place";
-        Some(Problem::new(loaded.place(table, key), message, help))
+        Some(Problem::new(loaded.place(table, key), denied(&path, asked)?, help))
     };
-    places.filter_map(told).collect()
+    places.into_iter().filter_map(told).collect()
+}
+
+/// Why what is at a path, or could be made there, is out of this user's reach; None where it is not.
+fn denied(path: &Path, asked: AccessFlags) -> Option<String> {
+    let there = path.ancestors().find(|part| part.exists())?;
+    let enter = if there.is_dir() { AccessFlags::X_OK } else { AccessFlags::empty() };
+    let error = faccessat(AT_FDCWD, there, asked | enter, AtFlags::AT_EACCESS).err()?;
+    let verb = if asked.contains(AccessFlags::W_OK) { "write" } else { "read" };
+    let user = nix::unistd::geteuid();
+    Some(format!("{}: user {user} may not {verb} there: {}", there.display(), error.desc()))
 }
 
 /// The matrix and the sites, as plain text that ends in a line feed.

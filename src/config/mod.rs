@@ -1,7 +1,7 @@
 //! The configuration: what was typed, what is wrong with it, and what is true.
 //!
 //! A file goes one way: [`load()`] reads it, `syntax` makes a document of it, `raw` looks at the document through
-//! the tables of [`schema`], `validate` turns it into the [`model`]. Every stage reports into one list of
+//! the tables of [`schema`] (and names by `meant` what a wrong word was meant for), `validate` turns it into the [`model`]. Every stage reports into one list of
 //! [`problem`]s and goes on, so that one run names everything that is wrong.
 //!
 //! # Relative paths
@@ -10,6 +10,7 @@
 //! directory.
 
 mod load;
+mod meant;
 pub mod model;
 pub mod problem;
 mod raw;

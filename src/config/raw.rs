@@ -10,55 +10,11 @@ use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
 
+use super::meant;
 use super::model::Place;
 use super::problem::{Lines, Problem};
 use super::schema::{self, Absent, Key, Kind};
 use super::units;
-
-/// How like a wrong word a right one must be to be named, from 0 to 1.
-const ALIKE: f64 = 0.85;
-/// The most letters that may differ in a word that is less like it.
-const MAX_SLIPS: usize = 3;
-/// What people type who know another server.
-static HABITS: &[(&str, &str)] = &[
-    ("server_name", "domains"),
-    ("hosts", "domains"),
-    ("listen", "ports"),
-    ("proxy_pass", "upstream"),
-    ("max_conns", "concurrency"),
-    ("interval", "every"),
-    ("healthcheck", "health"),
-    ("lb_policy", "balance"),
-    ("reverse_proxy", "upstream"),
-    ("backend", "upstream"),
-    ("location", "route"),
-    ("alias", "files"),
-    ("root", "files"),
-    ("expires", "cache"),
-    ("ssl_certificate", "certificate"),
-    ("client_max_body_size", "body"),
-    ("keepalive_timeout", "idle_timeout"),
-    ("worker_processes", "workers"),
-    ("worker_connections", "connections"),
-    ("access_log", "access"),
-    ("auth_basic", "auth"),
-    ("auth_basic_user_file", "auth"),
-    ("basic_auth", "auth"),
-    ("limit_req", "rate"),
-    ("rate_limit", "rate"),
-    ("key", "per"),
-    ("window", "every"),
-    ("period", "every"),
-    ("max", "limit"),
-    ("kid", "key_id"),
-    ("encode", "compress"),
-    ("error_page", "errors"),
-    ("handle_errors", "errors"),
-    ("gzip", "compress"),
-    ("gzip_types", "types"),
-    ("gzip_min_length", "min_size"),
-    ("minimum_length", "min_size"),
-];
 
 /// What is reported while the document is looked at.
 pub(super) struct Report<'a> {
@@ -422,7 +378,7 @@ impl<'a> Value<'a> {
         if found.is_none() {
             self.refuse(
                 format!("{text:?} is not one of {}", schema::choice(words)),
-                did_you_mean(text, words.iter().copied()),
+                meant::did_you_mean(text, words.iter().copied()),
             );
         }
         found.copied()
@@ -488,42 +444,9 @@ fn unknown(
     place: &Place,
     report: &Report<'_>,
 ) -> Option<&'static str> {
-    let built = |key: &&Key| !matches!(key.kind, Kind::Later(_));
-    let names = || table.keys.iter().filter(built).map(|key| key.name);
-    let habit = HABITS.iter().find(|(other, _)| *other == name).map(|(_, right)| *right);
-    let meant = habit.filter(|right| table.key(right).is_some()).or_else(|| nearest(name, names()));
-    let elsewhere = headers_with(name).filter(|_| table.header.starts_with('[') || table.header.is_empty());
-    let help = match (meant, elsewhere) {
-        (Some(right), _) => format!("did you mean `{right}`?"),
-        (None, Some(headers)) => format!("`{name}` is a key of {headers}"),
-        (None, None) => format!("its keys are {}", names().collect::<Vec<_>>().join(", ")),
-    };
-    report.error(place, format!("unknown key `{name}`"), help);
+    let meant = meant::key(table, name);
+    report.error(place, format!("unknown key `{name}`"), meant::help(table, name, meant));
     meant
-}
-
-/// The tables that have a key of that name.
-fn headers_with(name: &str) -> Option<String> {
-    let with = schema::TABLES.iter().filter(|table| table.key(name).is_some()).map(|table| table.header);
-    let headers: Vec<&str> =
-        with.map(|header| if header.is_empty() { "the top of the file" } else { header }).collect();
-    (!headers.is_empty()).then(|| headers.join(", "))
-}
-
-/// The word of a list that is nearest to a wrong one, if any is near: few letters differ, or it begins alike.
-pub(super) fn nearest<'w>(wrong: &str, words: impl Iterator<Item = &'w str>) -> Option<&'w str> {
-    let wrong = wrong.to_ascii_lowercase();
-    let slips = |word: &str| strsim::damerau_levenshtein(&wrong, word);
-    let alike = |word: &str| strsim::jaro_winkler(&wrong, word);
-    let allowed = (wrong.chars().count() / 3).min(MAX_SLIPS);
-    let near = words.map(|word| (word.to_ascii_lowercase(), word));
-    let near = near.filter(|(lower, _)| slips(lower) <= allowed || alike(lower) >= ALIKE);
-    near.max_by(|(a, _), (b, _)| alike(a).total_cmp(&alike(b))).map(|(_, word)| word)
-}
-
-/// `did you mean "x"?`, or nothing where nothing is near.
-pub(super) fn did_you_mean<'w>(wrong: &str, words: impl Iterator<Item = &'w str>) -> String {
-    nearest(wrong, words).map(|word| format!("did you mean \"{word}\"?")).unwrap_or_default()
 }
 
 /// `site[0].proxy`, with quotes around a key that TOML wants quoted.

@@ -1,11 +1,9 @@
 //! A connection on its way to HTTP: the handshake.
 
-use std::cell::Cell;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -18,7 +16,7 @@ use crate::addr::ClientAddr;
 use crate::config::model::{Bind, Serve};
 use crate::lobby::{Entered, Seat, Stage};
 use crate::name::Hostname;
-use crate::tls::{self, Alpn, Handshaken, Reason, SiteConfig};
+use crate::tls::{self, Alpn, Handshaken, Reason};
 
 /// HTTP on a connection, to its end.
 type Serving = Pin<Box<dyn Future<Output = ()>>>;
@@ -59,15 +57,12 @@ async fn https(
     at: (Bind, SocketAddr),
 ) -> Option<Serving> {
     let snapshot = worker.lobby.live.load();
-    let chosen = Cell::new(None);
     // Boxed: to be pinned it would be moved, and stand here twice.
     let shaking = Box::pin(async {
         let choose = |name: &Hostname| {
             let site = snapshot.row(at.0).and_then(|(row, _)| snapshot.table.site(row, name.as_str()));
             let tls = site.and_then(|site| snapshot.tls(site)).ok_or(Reason::UnknownName)?;
-            let config = tls.config(name).ok_or(Reason::NoCertificate)?;
-            chosen.set(Some(Arc::clone(&config)));
-            Ok(config)
+            tls.config(name).ok_or(Reason::NoCertificate)
         };
         let deadline = snapshot.config.limits.handshake_timeout;
         let accepting = tls::accept(tcp, &snapshot.challenges, choose);
@@ -76,7 +71,7 @@ async fn https(
     match seat.unless_leaving(shaking).await? {
         Ok(shaken) => {
             worker.lobby.meter.handshake(shaken.version, shaken.resumed);
-            speak(worker, seat, client, at, shaken, chosen.into_inner()?)
+            speak(worker, seat, client, at, shaken)
         }
         Err(refusal) => {
             if refusal.reason != Reason::Challenge {
@@ -96,10 +91,9 @@ fn speak(
     client: ClientAddr,
     at: (Bind, SocketAddr),
     shaken: Handshaken<TcpStream>,
-    config: Arc<SiteConfig>,
 ) -> Option<Serving> {
-    let Handshaken { stream, name, protocol, version, suite, resumed, .. } = shaken;
-    let facts = TlsFacts { name, version, suite, resumed, config };
+    let Handshaken { stream, name, config, protocol, version, suite, resumed, .. } = shaken;
+    let facts = TlsFacts { name, config, version, suite, resumed };
     let link = Link::new(worker, seat, at, client, Some(facts)).ok()?;
     link.seat.speaks(if protocol == Alpn::H2 { Stage::Http2 } else { Stage::Http1 });
     let stream = Tls::new(stream);

@@ -35,11 +35,11 @@ pub(super) struct Link {
 /// What a handshake settled.
 pub(super) struct TlsFacts {
     pub(super) name: Hostname,
+    /// What the client was let in by.
+    pub(super) config: Arc<SiteConfig>,
     pub(super) version: &'static str,
     pub(super) suite: &'static str,
     pub(super) resumed: bool,
-    /// What the client was let in by.
-    pub(super) config: Arc<SiteConfig>,
 }
 
 /// How a connection stands with one snapshot.

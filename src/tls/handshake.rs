@@ -43,6 +43,8 @@ pub struct Handshaken<IO> {
     pub stream: TlsStream<ReadAhead<IO>>,
     /// The name that the client asked for, which is one of a site's.
     pub name: Hostname,
+    /// What it was answered with.
+    pub config: Arc<SiteConfig>,
     /// What ALPN (RFC 7301) chose; HTTP/1.1 for a client without it.
     pub protocol: Alpn,
     /// `TLSv1.2` or `TLSv1.3`
@@ -163,10 +165,10 @@ where
         Err(Broken { refusal, alert }) => return Err(part(&mut io, &alert, refusal).await),
     };
     if let Some((name, config)) = challenged(&accepted, book) {
-        return Err(validate(io, accepted, name, &config).await);
+        return Err(validate(io, accepted, name, config).await);
     }
     match named(&accepted, choose) {
-        Ok((name, config)) => finish(io, accepted, name, &config).await,
+        Ok((name, config)) => finish(io, accepted, name, config).await,
         Err(refusal) => Err(part(&mut io, &fatal(AlertDescription::UnrecognisedName), refusal).await),
     }
 }
@@ -187,7 +189,7 @@ where
         Err(Broken { refusal, alert }) => return Err(part(&mut io, &alert, refusal).await),
     };
     if let Some((name, config)) = challenged(&accepted, book) {
-        return Err(validate(io, accepted, name, &config).await);
+        return Err(validate(io, accepted, name, config).await);
     }
     let choose = |name: &Hostname| {
         if name != own {
@@ -202,7 +204,7 @@ where
     match chosen {
         Ok((name, config)) => {
             let face = config.raw_face(&accepted.client_hello());
-            finish_with(io, accepted, name, face).await
+            finish_with(io, accepted, name, config, face).await
         }
         Err(refusal) => Err(part(&mut io, &fatal(AlertDescription::UnrecognisedName), refusal).await),
     }
@@ -219,7 +221,7 @@ where
         Err(Broken { refusal, .. }) => return refusal,
     };
     match challenged(&accepted, book) {
-        Some((name, config)) => validate(io, accepted, name, &config).await,
+        Some((name, config)) => validate(io, accepted, name, config).await,
         None => Refusal::because(Reason::UnknownName),
     }
 }
@@ -240,7 +242,7 @@ fn challenged(accepted: &Accepted, book: &Book) -> Option<(Hostname, Arc<SiteCon
 }
 
 /// The handshake is the whole answer: the connection ends with it (RFC 8737 section 3).
-async fn validate<IO>(io: IO, accepted: Accepted, name: Hostname, config: &SiteConfig) -> Refusal
+async fn validate<IO>(io: IO, accepted: Accepted, name: Hostname, config: Arc<SiteConfig>) -> Refusal
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
@@ -271,26 +273,27 @@ async fn finish<IO>(
     io: IO,
     accepted: Accepted,
     name: Hostname,
-    config: &SiteConfig,
+    config: Arc<SiteConfig>,
 ) -> Result<Handshaken<IO>, Refusal>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     let face = config.face(&accepted.client_hello());
-    finish_with(io, accepted, name, face).await
+    finish_with(io, accepted, name, config, face).await
 }
 
 async fn finish_with<IO>(
     io: IO,
     accepted: Accepted,
     name: Hostname,
+    config: Arc<SiteConfig>,
     face: Arc<rustls::ServerConfig>,
 ) -> Result<Handshaken<IO>, Refusal>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     match StartHandshake::from_parts(accepted, ReadAhead::new(io)).into_stream(face).into_fallible().await {
-        Ok(stream) => Ok(describe(stream, name)),
+        Ok(stream) => Ok(describe(stream, name, config)),
         // rustls has written its alert already.
         Err((error, io)) => {
             let refusal = Refusal { reason: reason(&error), name: Some(name), source: Some(error) };
@@ -299,7 +302,11 @@ where
     }
 }
 
-fn describe<IO>(mut stream: TlsStream<ReadAhead<IO>>, name: Hostname) -> Handshaken<IO> {
+fn describe<IO>(
+    mut stream: TlsStream<ReadAhead<IO>>,
+    name: Hostname,
+    config: Arc<SiteConfig>,
+) -> Handshaken<IO> {
     let (_, session) = stream.get_mut();
     session.set_buffer_limit(Some(WRITE));
     let protocol = if session.alpn_protocol() == Some(b"h2") { Alpn::H2 } else { Alpn::Http11 };
@@ -310,7 +317,7 @@ fn describe<IO>(mut stream: TlsStream<ReadAhead<IO>>, name: Hostname) -> Handsha
     let suite = session.negotiated_cipher_suite().map_or("unknown", |suite| iana_suite(suite.suite()));
     let group = session.negotiated_key_exchange_group().map(|group| iana_group(group.name()));
     let resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
-    Handshaken { stream, name, protocol, version, suite, group, resumed }
+    Handshaken { stream, name, config, protocol, version, suite, group, resumed }
 }
 
 /// rustls spells the suites of TLS 1.3 in its own way.

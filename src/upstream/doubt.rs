@@ -17,6 +17,8 @@ use tokio::time::timeout;
 const LASTS: Duration = Duration::from_millis(2500);
 /// How long one doubt is renewed by answers that close. A server that stops is gone by then; another closes as it likes.
 const RENEWED: Duration = Duration::from_secs(10);
+/// When an answer that closes begins another doubt, after the last one of the doubt before, in milliseconds.
+const STALE: u64 = 5000;
 /// After so many doubts in a row that nothing came of there are no more: the member closes connections as it likes.
 const VAIN: u32 = 2;
 
@@ -25,9 +27,9 @@ const VAIN: u32 = 2;
 pub(super) struct Doubt {
     /// Whether it ever kept a connection.
     keeps: AtomicBool,
-    /// When the doubt began, in milliseconds of the process; 0: there is none.
+    /// When the doubt began or was renewed, in milliseconds of the process; 0: there is none.
     since: AtomicU64,
-    /// The same of the first of the answers that renewed it.
+    /// When it began.
     first: AtomicU64,
     /// Doubts in a row that nothing came of.
     vain: AtomicU32,
@@ -59,7 +61,8 @@ impl Doubt {
         if !self.keeps.load(Ordering::Relaxed) || self.vain.load(Ordering::Relaxed) >= VAIN {
             return;
         }
-        if !self.is_there() {
+        // Whoever waits for a doubt has ended it long before that.
+        if now.saturating_sub(self.now()) > STALE {
             self.first.store(now, Ordering::Relaxed);
         }
         let lasted = Duration::from_millis(now.saturating_sub(self.first.load(Ordering::Relaxed)));
@@ -116,14 +119,22 @@ mod tests {
     fn it_is_not_renewed_for_ever() {
         let doubt = Doubt::default();
         doubt.kept(0);
-        for (now, since) in [(1000, 1000), (3000, 3000), (10_999, 10_999), (11_000, 10_999), (20_000, 10_999)]
-        {
+        for (now, since) in [
+            (6000, 6000),
+            (9000, 9000),
+            (13_000, 13_000),
+            (15_999, 15_999),
+            (16_000, 15_999),
+            (20_000, 15_999),
+            (21_000, 21_000),
+            (25_000, 25_000),
+        ] {
             doubt.closed_at(now);
             assert_eq!(doubt.now(), since);
         }
         doubt.settle();
-        doubt.closed_at(20_000);
-        assert_eq!(doubt.now(), 20_000);
+        doubt.closed_at(25_001);
+        assert_eq!(doubt.now(), 25_001);
     }
 
     #[tokio::test(start_paused = true)]

@@ -26,7 +26,6 @@ struct Inner {
     lanes: RefCell<HashMap<u64, Rc<Lane>, BuildHasherDefault<Plain>>>,
     dice: Dice,
     tls: ClientTls,
-    began: Instant,
     /// Which of a member's counters is this worker's.
     shard: usize,
 }
@@ -38,7 +37,6 @@ pub(super) struct Lane {
     pub(super) peer: Arc<str>,
     /// The one that was used last is last.
     idle: RefCell<Vec<Conn>>,
-    began: Instant,
     shard: usize,
 }
 
@@ -62,7 +60,6 @@ impl Pools {
             lanes: RefCell::default(),
             dice: Dice::new(),
             tls: ClientTls::default(),
-            began: *BEGAN,
             shard: WORKERS.fetch_add(1, Ordering::Relaxed),
         }))
     }
@@ -90,8 +87,7 @@ impl Pools {
         let mut lanes = self.0.lanes.borrow_mut();
         let lane = lanes.entry(member.id).or_insert_with(|| {
             let (member, peer) = (Arc::clone(member), member.peer.as_str().into());
-            let Inner { began, shard, .. } = *self.0;
-            Rc::new(Lane { member, peer, idle: RefCell::default(), began, shard })
+            Rc::new(Lane { member, peer, idle: RefCell::default(), shard: self.0.shard })
         });
         Rc::clone(lane)
     }
@@ -110,7 +106,7 @@ impl Lane {
         let mut idle = self.idle.borrow_mut();
         let mut conn = idle.pop()?;
         let now = Instant::now();
-        if !may_go_twice && self.member.idle.is_restless(now - self.began) {
+        if !may_go_twice && self.member.idle.is_restless(now - *BEGAN) {
             idle.push(conn);
             return None;
         }
@@ -125,7 +121,7 @@ impl Lane {
                 conn.reused = true;
                 return Some(conn);
             }
-            self.member.idle.closed(age, now - self.began);
+            self.member.idle.closed(age, now - *BEGAN);
             conn = idle.pop()?;
         }
     }
@@ -152,7 +148,7 @@ impl Lane {
     /// A reused connection ended before it brought an answer.
     pub(super) fn failed_reuse(&self, idle_since: Instant) {
         let now = Instant::now();
-        self.member.idle.closed(now - idle_since, now - self.began);
+        self.member.idle.closed(now - idle_since, now - *BEGAN);
     }
 
     fn sweep(&self, now: Instant) {
@@ -168,7 +164,7 @@ impl Lane {
             if quiet {
                 oldest = oldest.max(age);
             } else {
-                self.member.idle.closed(age, now - self.began);
+                self.member.idle.closed(age, now - *BEGAN);
             }
             quiet && age < witness
         });

@@ -48,21 +48,18 @@ pub struct Field<'a> {
 }
 
 /// Why a head cannot be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BadHead {
     /// It is not one; the text says where.
-    #[error("{}", self.text())]
     Syntax(&'static str),
     /// More than [`MAX_LINES`] field lines.
-    #[error("{}", self.text())]
     TooManyLines,
     /// Not HTTP/1.0 or HTTP/1.1.
-    #[error("{}", self.text())]
     Version,
 }
 
 impl BadHead {
-    /// The same as its `Display`.
+    /// What is wrong, in words.
     pub fn text(self) -> &'static str {
         match self {
             Self::Syntax(text) => text,

@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
+use super::super::meant::did_you_mean;
 use super::super::model::{Acme, AcmeCa, Challenge, Eab, Secret, SecretSource, Webhook, is_web_url};
-use super::super::raw::{Table, Value, did_you_mean};
+use super::super::raw::{Table, Value};
 use super::{Home, dns};
 
 /// Where certbot keeps its certificates.

@@ -6,11 +6,12 @@ use std::thread;
 
 use nix::unistd::{User, geteuid};
 
+use super::super::meant::did_you_mean;
 use super::super::model::{
     AccessLog, AddressHeader, ClientAddress, Limits, Log, LogFormat, LogLevel, Place, Process, Store, Tls,
     TlsVersion,
 };
-use super::super::raw::{Table, Value, did_you_mean};
+use super::super::raw::{Table, Value};
 use super::sources::Sources;
 use super::{Home, acme, path};
 

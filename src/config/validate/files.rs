@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use super::super::meant::did_you_mean;
 use super::super::model::{FileCache, Files};
-use super::super::raw::{Table, Value, did_you_mean};
+use super::super::raw::{Table, Value};
 use super::Home;
 
 /// The keys that say something of files alone.
 const KEYS: [&str; 3] = ["cache", "internal", "sandbox"];
+/// The keys that are asked of the route that a request is for.
+const OF_REQUESTS: [&str; 5] = ["rate", "auth", "headers", "compress", "body"];
 
 /// Reads a route that has `files`. The directory is looked at when the configuration is put to use.
 pub(super) fn read(table: &Table<'_>, home: &Home<'_>) -> Option<Files> {
@@ -25,11 +28,7 @@ pub(super) fn read(table: &Table<'_>, home: &Home<'_>) -> Option<Files> {
     let folder = table.get("files").and_then(|value| home.path(&value));
     let cache = table.get("cache").map_or(Some(FileCache::Unsaid), |value| cache(&value));
     let internal = table.flag("internal").unwrap_or(false);
-    for value in ["rate", "auth", "headers", "compress", "body"]
-        .iter()
-        .filter_map(|name| table.get(name))
-        .filter(|_| internal)
-    {
+    for value in OF_REQUESTS.iter().filter_map(|name| table.get(name)).filter(|_| internal) {
         value.refuse("nobody asks for an internal route", "give it to the route that leads here");
     }
     let sandbox = table.flag("sandbox").unwrap_or(cache != Some(FileCache::Immutable));

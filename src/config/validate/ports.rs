@@ -2,8 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::super::meant::nearest;
 use super::super::model::{Bind, HostRow, Kind, Place, Row, RowId, Serve, Target};
-use super::super::raw::{Report, Table, Value, nearest};
+use super::super::raw::{Report, Table, Value};
 use super::super::schema::{FORWARD_ROW, HOST_ROW, SERVE_ROW};
 use super::Home;
 use super::forward::{self, Hop, Named};

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use http::HeaderName;
 
+use super::super::meant::did_you_mean;
 use super::super::model::{Limited, PathPattern, Per, Rate};
-use super::super::raw::{Table, Value, did_you_mean};
+use super::super::raw::{Table, Value};
 use super::super::schema::RATE;
 
 /// What requests can be told apart by.

@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::super::meant::did_you_mean;
 use super::super::model::{
     Action, BodyLimit, Certificate, Headers, PathPattern, Place, Policy, Proxy, Route, RowId, SetBy, Site,
 };
-use super::super::raw::{Table, Value, did_you_mean};
+use super::super::raw::{Table, Value};
 use super::super::schema::CERTIFICATE;
 use super::super::units::show_duration;
 use super::ports::{Ports, gate};

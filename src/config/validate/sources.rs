@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net};
 
+use super::super::meant::did_you_mean;
 use super::super::model::{Place, SourceFile, Stamp};
-use super::super::raw::{Table, Value, did_you_mean};
+use super::super::raw::{Table, Value};
 use super::super::schema::SOURCE_FILE;
 use super::{Home, listing};
 use crate::addr::{CidrSet, Source};
