@@ -150,6 +150,14 @@ fn clean(text: &str) -> Result<String, (&'static str, String)> {
             "write \"/x/\" for all below it, \"= /x\" for one path".into(),
         ));
     }
+    // A gate that is written so would guard nothing.
+    if let Some((before, _)) = text.split_once('*') {
+        let path = before.rfind('/').and_then(|end| before.get(..=end)).unwrap_or("/");
+        return Err((
+            "a path has no wildcards: one that ends with a slash is for all below it",
+            format!("write \"{path}\", or %2A for an asterisk"),
+        ));
+    }
     if text.contains(['?', '#']) {
         return Err(("a route looks at the path alone", "leave out what follows it".into()));
     }
